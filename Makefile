@@ -1,0 +1,35 @@
+# make demo | test | check | fix | bench | clean
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check fix bench clean
+.DEFAULT_GOAL := check
+
+# The stamp follows what is to be installed, so a changed dependency installs again.
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: .venv/.installed
+	$(BIN)/rectilinear scan demo --tokens 8192 --out demo-report --force
+
+test: .venv/.installed
+	$(BIN)/python -m pytest
+
+check: .venv/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+fix: .venv/.installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/.installed
+	$(BIN)/python benchmarks/scan.py
+
+clean:
+	rm -rf .venv demo-report .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,60 @@
+"""Measure, train and exploit the hidden linearity of transformer decoders.
+
+Names resolve on first use: `import rectilinear` loads neither torch nor transformers.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rectilinear.core.linear import AffineMap, fit, scores
+    from rectilinear.core.moments import Moments
+    from rectilinear.errors import ModelError, NonFiniteError, RectilinearError, ResultError, TextError
+    from rectilinear.models.load import load
+    from rectilinear.ops.scan import scan
+    from rectilinear.report.folder import load as load_result
+    from rectilinear.results import ScanResult
+
+_HOME = {
+    "AffineMap": "core.linear",
+    "Moments": "core.moments",
+    "ModelError": "errors",
+    "NonFiniteError": "errors",
+    "RectilinearError": "errors",
+    "ResultError": "errors",
+    "ScanResult": "results",
+    "TextError": "errors",
+    "fit": "core.linear",
+    "load": "models.load",
+    "load_result": "report.folder",
+    "scan": "ops.scan",
+    "scores": "core.linear",
+}
+
+__all__ = [  # noqa: RUF022  by kind
+    "AffineMap",
+    "Moments",
+    "ScanResult",
+    "ModelError",
+    "NonFiniteError",
+    "RectilinearError",
+    "ResultError",
+    "TextError",
+    "fit",
+    "load",
+    "load_result",
+    "scan",
+    "scores",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'rectilinear' has no attribute {name!r}")
+    value = getattr(import_module(f"rectilinear.{_HOME[name]}"), "load" if name == "load_result" else name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

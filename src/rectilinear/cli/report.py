@@ -1,0 +1,67 @@
+"""`rectilinear report` and `rectilinear compare`: from saved results, without torch."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from rectilinear.errors import ResultError
+
+
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Folders written by a scan.", metavar="DIR...")],
+    json: Annotated[bool, typer.Option("--json", help="Print the result documents instead of tables.")] = False,
+) -> None:
+    """Draw the table, plots, CSV and HTML page of saved scans again."""
+    from rectilinear.report.folder import load, render
+    from rectilinear.report.terminal import layers_table
+
+    for folder in folders:
+        result = load(folder)
+        where = folder if folder.is_dir() else folder.parent
+        render(result, where)
+        if json:
+            sys.stdout.write(result.to_json() + "\n")
+        else:
+            Console().print(layers_table(result))
+            Console(stderr=True, soft_wrap=True).print(f"Report: {where / 'report.html'}", markup=False)
+
+
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="Two or more folders written by a scan.", metavar="DIR...")],
+    labels: Annotated[
+        str | None, typer.Option(help="Names for them, separated by commas.", show_default="the models' names")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the plots and the page.")] = Path("compare"),
+    force: Annotated[bool, typer.Option("--force", help="Replace the folder if it exists.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
+) -> None:
+    """Overlay scans on normalised depth (Figures 1 and 3 of the paper), with means and deltas to the first."""
+    if len(folders) < 2:
+        raise ResultError(f"expected two or more scan folders to compare, got {len(folders)}")
+    from rectilinear.report.compare import compare as build
+    from rectilinear.report.compare import save_compare
+    from rectilinear.report.folder import check_writable, load
+    from rectilinear.report.terminal import compare_table
+
+    check_writable(out, force)
+    results = [load(folder) for folder in folders]
+    names = labels.split(",") if labels else _names(folders, [str(r.provenance.get("model")) for r in results])
+    if len(names) != len(results):
+        raise ResultError(f"expected {len(results)} labels, one a folder, got {len(names)}: {', '.join(names)}")
+    save_compare(results, names, out, force=force)
+    if json:
+        sys.stdout.write(jsonlib.dumps(build(results, names), indent=1) + "\n")
+    else:
+        Console().print(compare_table(results, names))
+    Console(stderr=True, soft_wrap=True).print(f"Page: {out / 'compare.html'}", markup=False)
+
+
+def _names(folders: list[Path], models: list[str]) -> list[str]:
+    """Return the models' names, the folders' where those do not tell them apart."""
+    return models if len(set(models)) == len(models) else [folder.name or str(folder) for folder in folders]

@@ -1,0 +1,28 @@
+"""Intervals for ratios of sums, by resampling whole documents: tokens of one document are not independent."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+RESAMPLES = 1000
+
+
+def ratio_interval(
+    errors: Tensor, totals: Tensor, *, scale: float = 1.0, seed: int = 0, level: float = 0.95
+) -> tuple[float | None, float | None]:
+    """Return the percentile interval of 1 - sum(errors) / (scale * sum(totals)).
+
+    errors, totals: [blocks], sums over each document (or block of documents). scale: turns totals about a fixed centre
+    into totals about the sample's own mean. None, None with fewer than two blocks that hold anything.
+    """
+    filled = totals > 0
+    blocks = int(filled.sum())
+    if blocks < 2:
+        return None, None
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.randint(blocks, (RESAMPLES, blocks), generator=generator)
+    e, t = errors[filled].double().cpu()[draws].sum(1), totals[filled].double().cpu()[draws].sum(1)
+    values = 1 - e / (scale * t)
+    edges = torch.quantile(values, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64))
+    return float(edges[0]), float(edges[1])

@@ -1,0 +1,137 @@
+"""Affine maps fitted from moments, and the two linearity scores of one fit.
+
+Source: "Your Transformer is Secretly Linear" (arXiv 2405.12250), section 3: the score is 1 minus the normalised squared
+error of the best linear map of the centred input; "without residual" the target is y - x. One fit serves both, since
+the best map of y - x is that of y minus the identity and leaves the same error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rectilinear.core.moments import Moments
+
+
+@dataclass(frozen=True)
+class AffineMap:
+    """z ~ x @ weight + bias; weight [p, q], bias [q], float64 as solved."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply to rows x [n, p] in their own precision; returns [n, q]."""
+        return torch.addmm(self.bias.to(x), x, self.weight.to(x))
+
+    def to(self, dtype: torch.dtype) -> AffineMap:
+        """Return the map with weight and bias in `dtype`."""
+        return AffineMap(self.weight.to(dtype), self.bias.to(dtype))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Linearity of y on x and of y - x on x, in [0, 1]; None where the target has no variance or there are no rows."""
+
+    score: float | None
+    increment: float | None
+
+
+def scores(moments: Moments) -> Scores:
+    """Return the in-sample score and increment score of least squares, with an intercept; needs p = q."""
+    error = residual(moments)
+    return Scores(ratio(error, float(moments.syy)), ratio(error, float(moments.szz)))
+
+
+def ratio(error: float, total: float) -> float | None:
+    """Return 1 - error / total, None where the total is zero."""
+    return 1 - error / total if total > 0 else None
+
+
+def residual(moments: Moments) -> float:
+    """Return the squared error that the best affine map of x leaves in z, summed over rows and columns."""
+    root, keep = _whitener(moments)
+    explained = root.solve(moments.sxz[keep]).square().sum()
+    return min(max(float(moments.szz - explained), 0.0), float(moments.szz))
+
+
+def fit(moments: Moments, *, ridge: float = 0.0, rank: int | None = None) -> AffineMap:
+    """Return the affine map that minimises the squared error in z.
+
+    ridge: penalty on the weights, as a multiple of the mean variance of x. rank: the best map of at most that rank
+    (reduced-rank regression: the fitted values are projected on their leading directions). Directions in which x does
+    not vary get weight zero, so fewer rows than columns give the minimum-norm map in units of each column's spread.
+    """
+    sxx, sxz = moments.sxx, moments.sxz
+    weight = torch.zeros_like(sxz)
+    if ridge > 0:
+        penalty = ridge * sxx.diagonal().mean().clamp(min=torch.finfo(torch.float64).tiny)
+        loaded = sxx + penalty * torch.eye(len(sxx), dtype=sxx.dtype, device=sxx.device)
+        weight = torch.cholesky_solve(sxz, torch.linalg.cholesky(loaded))
+    else:
+        root, keep = _whitener(moments)
+        weight[keep] = root.solve_transposed(root.solve(sxz[keep]))
+    if rank is not None and rank < min(weight.shape):
+        leading = torch.linalg.eigh(weight.T @ sxx @ weight).eigenvectors[:, -rank:] if rank > 0 else weight[0, :0]
+        weight = weight @ leading @ leading.T if rank > 0 else torch.zeros_like(weight)
+    return AffineMap(weight, moments.mean_z - moments.mean_x @ weight)
+
+
+def error_of(fitted: AffineMap, moments: Moments) -> float:
+    """Return the summed squared error of a given map on the rows behind `moments`, from the moments alone.
+
+    With moments of unseen rows this is the held-out error, without touching a row again.
+    """
+    weight = fitted.weight
+    offset = moments.mean_z - moments.mean_x @ weight - fitted.bias
+    spread = moments.szz - 2 * (weight * moments.sxz).sum() + (weight * (moments.sxx @ weight)).sum()
+    return max(float(spread + moments.n * offset.square().sum()), 0.0)
+
+
+@dataclass(frozen=True)
+class _Whitener:
+    """A square root of the scatter of the columns kept: solve(b) = R^-1 b with R R^T = sxx on its numerical range."""
+
+    triangle: Tensor | None
+    basis: Tensor | None
+    scale: Tensor
+
+    def solve(self, b: Tensor) -> Tensor:
+        scaled = b / self.scale[:, None]
+        if self.triangle is not None:
+            return torch.linalg.solve_triangular(self.triangle, scaled, upper=False)
+        assert self.basis is not None
+        return self.basis.T @ scaled
+
+    def solve_transposed(self, b: Tensor) -> Tensor:
+        if self.triangle is not None:
+            return torch.linalg.solve_triangular(self.triangle.T, b, upper=True) / self.scale[:, None]
+        assert self.basis is not None
+        return (self.basis @ b) / self.scale[:, None]
+
+
+def _whitener(moments: Moments) -> tuple[_Whitener, Tensor]:
+    """Return the whitener and the columns [p] of x that vary.
+
+    Columns are put on one scale first: the verdict "no variance left" must not depend on the units of a column. Cholesky
+    is five times cheaper than eigenvalues and as good while no pivot comes near the round-off of the products.
+    """
+    sxx = moments.sxx
+    variance = sxx.diagonal()
+    # A constant column leaves only the round-off of its own square about the shift.
+    keep = variance > 16 * moments.eps * moments.xx.diagonal()
+    scale = variance[keep].sqrt()
+    correlation = sxx[keep][:, keep] / torch.outer(scale, scale)
+    triangle, failed = torch.linalg.cholesky_ex(correlation)
+    if not failed and (len(scale) == 0 or float(triangle.diagonal().square().min()) > 16 * moments.eps):
+        return _Whitener(triangle, None, scale), keep
+    values, vectors = torch.linalg.eigh(correlation)
+    # Relative cut-off: what lies below is the round-off of the products, and is never divided by.
+    real = values > 4 * max(moments.eps, len(scale) * torch.finfo(torch.float64).eps) * values[-1]
+    rank = min(int(real.sum()), moments.n - 1)
+    chosen = slice(len(values) - rank, None)
+    return _Whitener(None, vectors[:, chosen] / values[chosen].sqrt(), scale), keep
+
+

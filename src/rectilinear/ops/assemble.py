@@ -1,0 +1,136 @@
+"""From what a scan gathered to its result: solves, spectra, intervals, names of tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from rectilinear.core.moments import Moments
+from rectilinear.core.spectra import anisotropy, effective_rank, two_nn
+from rectilinear.core.tails import LogHistogram
+from rectilinear.ops.layers import Gatherer, Layer
+from rectilinear.ops.parts import Submodules
+from rectilinear.results import LayerResult, Sinks, Spectrum, SubmoduleScore, Tails
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SINKS_NAMED = 10
+
+
+def layer_results(
+    gatherer: Gatherer, parts: Submodules | None, tokenizer: PreTrainedTokenizerBase | None, seed: int
+) -> tuple[tuple[LayerResult, ...], dict[str, np.ndarray]]:
+    """Return the result of every layer, and the arrays that go with them."""
+    layers = [layer for layer in gatherer.layers if layer is not None]
+    # A layer's outputs are the next layer's inputs: their moments are at hand.
+    outputs = [layer.pair.ordinary for layer in layers[1:]] + [gatherer.outputs]
+    eigenvalues = [_eigenvalues(moments) for moments in outputs]
+    results = []
+    for index, layer in enumerate(layers):
+        score, increment = layer.pair.score(seed)
+        norms = gatherer.positions[index + 1].norms
+        mean = layer.cosine_sum / layer.count
+        results.append(
+            LayerResult(
+                layer=index,
+                score=score,
+                increment=increment,
+                norm_ratio=layer.ratio_sum / layer.count,
+                cosine=mean,
+                cosine_std=max(layer.cosine_squares / layer.count - mean * mean, 0.0) ** 0.5,
+                stream_norm_median=norms.quantile(0.5) or 0.0,
+                stream_norm_max=norms.max or 0.0,
+                sinks=_sinks(layer, tokenizer),
+                tails=_tails(layer.errors),
+                spectrum=Spectrum(
+                    anisotropy(eigenvalues[index]),
+                    effective_rank(eigenvalues[index]),
+                    two_nn(torch.cat(layer.sample)) if layer.sample else None,
+                ),
+                triggers=_triggers(layer, tokenizer),
+                submodules=_submodules(index, parts, seed),
+            )
+        )
+    return tuple(results), _arrays(layers, eigenvalues)
+
+
+def _eigenvalues(outputs: Moments) -> torch.Tensor:
+    """Return the covariance eigenvalues [d] of rows x, largest first."""
+    return torch.linalg.eigvalsh(outputs.sxx / max(outputs.n, 1)).clamp(min=0).flip(0).cpu()
+
+
+def _tails(errors: LogHistogram) -> Tails:
+    return Tails(
+        median=errors.quantile(0.5),
+        p99=errors.quantile(0.99),
+        max=errors.max,
+        share_01=errors.share_of_worst(0.001),
+        share_1=errors.share_of_worst(0.01),
+        share_5=errors.share_of_worst(0.05),
+        tail_index=errors.tail_index(0.05),
+    )
+
+
+def _sinks(layer: Layer, tokenizer: PreTrainedTokenizerBase | None) -> Sinks:
+    share = None
+    if layer.pair.sink is not None:
+        every = float(layer.pair.every.syy)
+        share = 1 - float(layer.pair.ordinary.syy) / every if every > 0 else None
+    named = tuple(
+        {
+            "token": token_text(tokenizer, token),
+            "position": position,
+            "count": count,
+            "norm": layer.sink_norms[token, position],
+        }
+        for (token, position), count in layer.sinks.most_common(SINKS_NAMED)
+    )
+    return Sinks(layer.sink_count, layer.sink_count / layer.count, share if layer.sink_count else 0.0, named)
+
+
+def _triggers(layer: Layer, tokenizer: PreTrainedTokenizerBase | None) -> tuple[dict[str, Any], ...]:
+    return tuple(
+        {
+            "token": token_text(tokenizer, token),
+            "document": document,
+            "position": offset,
+            "error": error,
+            "relative_error": relative,
+            "sink": sink,
+        }
+        for error, relative, token, document, offset, sink in layer.triggers
+    )
+
+
+def _submodules(index: int, parts: Submodules | None, seed: int) -> tuple[SubmoduleScore, ...]:
+    if parts is None:
+        return ()
+    found = []
+    for name in ("attention", "mlp"):
+        key = (index, name)
+        if key in parts.pairs:
+            _, increment = parts.pairs[key].score(seed)
+            total, count = parts.ratios[key]
+            found.append(SubmoduleScore(name, increment, total / count))
+    return tuple(found)
+
+
+def _arrays(layers: list[Layer], eigenvalues: list[torch.Tensor]) -> dict[str, np.ndarray]:
+    arrays = {"eigenvalues": torch.stack(eigenvalues).numpy()}
+    if layers[0].pair.heldout is None:
+        return arrays
+    histograms = [layer.errors.histogram(bins_per_octave=4) for layer in layers]
+    arrays["error_edges"] = np.asarray(histograms[0][1], dtype=np.float64)
+    arrays["error_histogram"] = np.stack([np.asarray(counts) for counts, _ in histograms])
+    for name in ("errors", "totals_y", "totals_z"):
+        sums = [getattr(layer.pair.heldout, name).cpu() for layer in layers]
+        arrays[f"heldout_{name}"] = torch.stack(sums).numpy()
+    return arrays
+
+
+def token_text(tokenizer: PreTrainedTokenizerBase | None, token: int) -> str:
+    """Return a token as text, its id where there is no tokenizer."""
+    return str(token) if tokenizer is None else tokenizer.decode([token])

@@ -1,0 +1,201 @@
+"""What a scan gathers while the stream flows by: per position the norms and sinks, per layer everything else.
+
+Nothing here keeps activations: a batch's rows are used inside the hook and dropped.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rectilinear.core.moments import Moments
+from rectilinear.core.tails import LogHistogram
+from rectilinear.errors import NonFiniteError
+from rectilinear.ops.pair import Pair
+
+CALIBRATION_TOKENS = 1024  # the sink threshold is frozen after the first batches that hold this many
+TRIGGERS = 20  # worst tokens kept per layer
+SAMPLE = 1024  # rows kept per layer for the intrinsic dimension
+NAMED_SINKS = 1000  # distinct (token, position) kinds counted per layer at most
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The real tokens of one batch, pads left out, n of them in all.
+
+    mask [b, w] or None where every place is real; token, position (in the window), document, offset (in the document)
+    [n]; block [n]: held-out bootstrap block, None while fitting.
+    """
+
+    mask: Tensor | None
+    token: np.ndarray
+    position: np.ndarray
+    document: np.ndarray
+    offset: np.ndarray
+    block: Tensor | None
+
+    def of(self, stream: Tensor) -> Tensor:
+        """Return the real rows of a stream [b, w, d] as float32 (float64 stays) [n, d], where moments can be kept."""
+        rows = stream.reshape(-1, stream.shape[-1]) if self.mask is None else stream[self.mask.to(stream.device)]
+        if rows.device.type == "mps":  # has no float64
+            rows = rows.cpu()
+        return rows if rows.dtype == torch.float64 else rows.float()
+
+
+@dataclass
+class Position:
+    """Norms at one position of the stream, and which of them are massive."""
+
+    norms: LogHistogram = field(default_factory=LogHistogram)
+    threshold: float | None = None
+
+    def sinks(self, norms: Tensor, multiple: float) -> Tensor | None:
+        """Add the norms [n]; return a mask of those above `multiple` medians, None where there are none.
+
+        The median is that of the first batches and then fixed, so the verdict does not depend on what comes later.
+        """
+        calibrated = self.threshold is not None
+        self.norms.update(norms)
+        if not calibrated:
+            median = self.norms.quantile(0.5) or 0.0
+            if self.norms.count >= CALIBRATION_TOKENS:
+                self.threshold = multiple * median
+        limit = self.threshold if self.threshold is not None else multiple * median
+        found = norms > limit
+        return found if bool(found.any()) and limit > 0 else None
+
+
+@dataclass
+class Layer:
+    """Everything gathered about one layer."""
+
+    pair: Pair
+    count: int = 0
+    ratio_sum: float = 0.0
+    cosine_sum: float = 0.0
+    cosine_squares: float = 0.0
+    errors: LogHistogram = field(default_factory=LogHistogram)
+    triggers: list[tuple[float, float, int, int, int, bool]] = field(default_factory=list)
+    sinks: Counter[tuple[int, int]] = field(default_factory=Counter)
+    sink_norms: dict[tuple[int, int], float] = field(default_factory=dict)
+    sink_count: int = 0
+    sample: list[Tensor] = field(default_factory=list)
+
+    def add_geometry(self, x_norm: Tensor, y_norm: Tensor, z_norm: Tensor) -> None:
+        """Add norm ratios and cosines from the norms [n] of input, output and contribution."""
+        ratio = torch.where(y_norm > 0, z_norm / y_norm, 0)
+        # The law of cosines about the difference: exact where x and y nearly agree, which is where layers live.
+        defect = (z_norm.square() - (y_norm - x_norm).square()) / (2 * x_norm * y_norm)
+        cosine = torch.where((x_norm > 0) & (y_norm > 0), 1 - defect, 0).clamp(-1, 1).double()
+        self.count += len(ratio)
+        self.ratio_sum += float(ratio.sum(dtype=torch.float64))
+        self.cosine_sum += float(cosine.sum())
+        self.cosine_squares += float(cosine.square().sum())
+
+    def add_sinks(self, sinks: Tensor, y_norm: Tensor, rows: Rows) -> None:
+        """Count and name the sink tokens."""
+        for index in sinks.nonzero().flatten().tolist():
+            kind = (int(rows.token[index]), int(rows.position[index]))
+            self.sink_count += 1
+            if kind in self.sinks or len(self.sinks) < NAMED_SINKS:
+                self.sinks[kind] += 1
+                self.sink_norms[kind] = max(self.sink_norms.get(kind, 0.0), float(y_norm[index]))
+
+    def add_errors(self, squared: Tensor, z_norm: Tensor, sinks: Tensor | None, rows: Rows) -> None:
+        """Add held-out squared errors [n]: histogram and worst tokens."""
+        errors = squared.sqrt()
+        self.errors.update(errors)
+        floor = self.triggers[-1][0] if len(self.triggers) == TRIGGERS else -1.0
+        values, where = errors.topk(min(TRIGGERS, len(errors)))
+        for value, index in zip(values.tolist(), where.tolist(), strict=True):
+            if value <= floor:
+                break
+            relative = value / max(float(z_norm[index]), 1e-30)
+            sink = sinks is not None and bool(sinks[index])
+            place = (int(rows.token[index]), int(rows.document[index]), int(rows.offset[index]))
+            self.triggers.append((value, relative, *place, sink))
+        self.triggers = sorted(self.triggers, reverse=True)[:TRIGGERS]
+
+
+class Gatherer:
+    """Receives every layer's input and output, batch by batch. `rows` must be set before each forward pass."""
+
+    def __init__(self, layers: int, *, sink_multiple: float, sample_per_batch: int, seed: int) -> None:
+        self.positions = [Position() for _ in range(layers + 1)]
+        self.layers: list[Layer | None] = [None] * layers
+        self.rows: Rows
+        self.sinks: Tensor | None = None  # of the layer that came last
+        self.outputs: Moments  # of the last layer's ordinary outputs, as rows x
+        self._multiple = sink_multiple
+        self._sample_per_batch = sample_per_batch
+        self._random = np.random.default_rng(seed)
+        self._below: tuple[Tensor, Tensor, Tensor, Tensor | None] | None = None
+
+    def on_layer(self, index: int, x: Tensor, y: Tensor) -> None:
+        """Take in one layer's input x and raw output y, both [b, w, d]."""
+        below = self._below
+        if index > 0 and below is not None and below[0] is x:
+            _, x_rows, x_norm, x_sinks = below
+        else:  # the first layer, or a family that touches the stream between layers
+            x_rows, x_norm, x_sinks = self._enter(index, x)
+        y_rows, y_norm, y_sinks = self._enter(index + 1, y)
+        self._below = (y, y_rows, y_norm, y_sinks)
+        sinks = x_sinks if y_sinks is None else y_sinks if x_sinks is None else x_sinks | y_sinks.to(x_sinks.device)
+        if y_rows.device != x_rows.device:
+            y_rows, y_norm = y_rows.to(x_rows.device), y_norm.to(x_rows.device)
+        z_rows = y_rows - x_rows
+        z_norm = z_rows.norm(dim=1)
+
+        self.sinks = sinks
+        layer = self.layers[index]
+        if layer is None:
+            layer = self.layers[index] = Layer(Pair(x_rows.shape[1], x_rows.device))
+            self.outputs = Moments.empty(y_rows.shape[1], 0, y_rows.device)
+        layer.add_geometry(x_norm, y_norm, z_norm)
+        if sinks is not None:
+            layer.add_sinks(sinks, y_norm, self.rows)
+        if self.rows.block is not None:
+            squared = layer.pair.judge(x_rows, z_rows, self.rows.block.to(x_rows.device), sinks)
+            layer.add_errors(squared, z_norm, sinks, self.rows)
+        layer.pair.update(x_rows, z_rows, sinks)
+        if index == len(self.layers) - 1:
+            self.outputs.update(y_rows, y_rows[:, :0], leave_out=sinks)
+        self._sample(layer, y_rows, sinks)
+
+    def pairs(self) -> list[Pair]:
+        """Return the (x, z) pair of every layer."""
+        return [layer.pair for layer in self.layers if layer is not None]
+
+    def running_score(self) -> float | None:
+        """Return the mean held-out score so far, None while fitting."""
+        values = []
+        for pair in self.pairs():
+            if pair.heldout is not None and pair.heldout.n:
+                values.append(1 - float(pair.heldout.errors.sum()) / max(float(pair.heldout.totals_y.sum()), 1e-300))
+        return sum(values) / len(values) if values else None
+
+    def _enter(self, position: int, stream: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        rows = self.rows.of(stream)
+        norms = rows.norm(dim=1)
+        finite = torch.isfinite(norms)
+        if not bool(finite.all()):
+            index = int((~finite).nonzero()[0])
+            where = f"layer {position - 1}" if position else "the embedding"
+            raise NonFiniteError(
+                f"{where} gave a NaN or infinite activation in document {self.rows.document[index]} at token "
+                f"{self.rows.offset[index]}: use another --dtype (bfloat16 or float32), or leave the document out"
+            )
+        return rows, norms, self.positions[position].sinks(norms, self._multiple)
+
+    def _sample(self, layer: Layer, y_rows: Tensor, sinks: Tensor | None) -> None:
+        taken = sum(len(s) for s in layer.sample)
+        want = min(self._sample_per_batch, SAMPLE - taken)
+        if want <= 0:
+            return
+        usable = np.arange(len(y_rows)) if sinks is None else (~sinks).nonzero().flatten().cpu().numpy()
+        chosen = self._random.choice(usable, min(want, len(usable)), replace=False)
+        layer.sample.append(y_rows[torch.from_numpy(chosen).to(y_rows.device)].float().cpu())

@@ -1,0 +1,131 @@
+"""One (x, z) pair of a scan: its moments, the maps fitted on the first documents, the errors on the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from rectilinear.core.bootstrap import ratio_interval
+from rectilinear.core.linear import AffineMap, fit, ratio, scores
+from rectilinear.core.moments import Moments
+from rectilinear.results import Score
+
+
+@dataclass
+class HeldOut:
+    """Errors of one map on unseen rows, summed over each block of documents.
+
+    errors, totals_y, totals_z: [blocks]; totals are about the means of the fit rows. drift_y, drift_z [d]: sums of the
+    same deviations, from which the totals about the held-out rows' own mean follow.
+    """
+
+    map: AffineMap
+    center_y: Tensor
+    center_z: Tensor
+    errors: Tensor
+    totals_y: Tensor
+    totals_z: Tensor
+    drift_y: Tensor
+    drift_z: Tensor
+    n: int = 0
+
+    @classmethod
+    def of(cls, moments: Moments, blocks: int) -> HeldOut:
+        """Fit the map on `moments` and start with no held-out rows."""
+
+        def zeros(size: int) -> Tensor:
+            return torch.zeros(size, dtype=torch.float64, device=moments.xx.device)
+
+        d = len(moments.sum_z)
+        fitted = fit(moments).to(torch.float32)
+        center_z = moments.mean_z.float()
+        center_y = (moments.mean_x + moments.mean_z).float()
+        return cls(fitted, center_y, center_z, *(zeros(blocks) for _ in range(3)), zeros(d), zeros(d))
+
+    def update(self, x: Tensor, z: Tensor, block: Tensor, leave_out: Tensor | None) -> Tensor:
+        """Judge rows x, z [n, d] of the document blocks [n]; return the squared errors [n]."""
+        squared = (z - self.map(x)).square().sum(1)
+        off_z = z - self.center_z
+        off_y = (x + z).sub_(self.center_y)
+        if leave_out is not None:
+            off_z[leave_out] = 0
+            off_y[leave_out] = 0
+        counted = squared if leave_out is None else squared.masked_fill(leave_out, 0)
+        self.errors.index_add_(0, block, counted.double())
+        self.totals_z.index_add_(0, block, off_z.square().sum(1).double())
+        self.totals_y.index_add_(0, block, off_y.square().sum(1).double())
+        self.drift_z += off_z.sum(0, dtype=torch.float64)
+        self.drift_y += off_y.sum(0, dtype=torch.float64)
+        self.n += len(x) - (0 if leave_out is None else int(leave_out.sum()))
+        return squared
+
+    def score(self, residual: bool, seed: int) -> tuple[float | None, float | None, float | None]:
+        """Return the score on held-out rows about their own mean, and its 95 % interval over documents."""
+        totals, drift = (self.totals_y, self.drift_y) if residual else (self.totals_z, self.drift_z)
+        about_fit = float(totals.sum())
+        about_own = about_fit - float(drift.square().sum()) / max(self.n, 1)
+        if about_fit <= 0 or about_own <= 0:
+            return None, None, None
+        low, high = ratio_interval(self.errors, totals, scale=about_own / about_fit, seed=seed)
+        return ratio(float(self.errors.sum()), about_own), low, high
+
+
+@dataclass
+class Pair:
+    """Rows x [n, d] and contributions z [n, d] of one layer or submodule, ordinary and sink tokens kept apart."""
+
+    d: int
+    device: torch.device
+    ordinary: Moments = field(init=False)
+    sink: Moments | None = None
+    heldout: HeldOut | None = None
+    heldout_ordinary: HeldOut | None = None
+
+    def __post_init__(self) -> None:
+        self.ordinary = Moments.empty(self.d, self.d, self.device)
+
+    @property
+    def every(self) -> Moments:
+        """Moments of ordinary and sink tokens together."""
+        return self.ordinary if self.sink is None else self.ordinary.merge(self.sink)
+
+    def update(self, x: Tensor, z: Tensor, sinks: Tensor | None) -> None:
+        """Add rows to the moments; `sinks` [n] marks sink tokens, None where there are none."""
+        self.ordinary.update(x, z, leave_out=sinks)
+        if sinks is not None:
+            if self.sink is None:
+                self.sink = Moments.empty(self.d, self.d, self.device)
+            # Few and huge: in float32 their round-off alone would be as large as the ordinary tokens' variance.
+            self.sink.update(x[sinks], z[sinks], exact=True)
+
+    def start_heldout(self, blocks: int) -> None:
+        """Fit the maps on what has been seen so far: the first documents."""
+        self.heldout = HeldOut.of(self.every, blocks)
+        self.heldout_ordinary = HeldOut.of(self.ordinary, blocks) if self.sink is not None else None
+
+    def judge(self, x: Tensor, z: Tensor, block: Tensor, sinks: Tensor | None) -> Tensor:
+        """Judge unseen rows by both maps; return the squared errors [n] of the map of all tokens."""
+        assert self.heldout is not None
+        if sinks is not None and self.heldout_ordinary is None:
+            # The first sinks come in the held-out part: up to here both maps had the same rows.
+            self.heldout_ordinary = _branch(self.heldout)
+        if self.heldout_ordinary is not None:
+            self.heldout_ordinary.update(x, z, block, sinks)
+        return self.heldout.update(x, z, block, None)
+
+    def score(self, seed: int) -> tuple[Score, Score]:
+        """Return the score and the increment score of everything seen."""
+        paper = scores(self.every)
+        out = []
+        for value, residual in ((paper.score, True), (paper.increment, False)):
+            held = self.heldout.score(residual, seed) if self.heldout is not None else (None, None, None)
+            ordinary = self.heldout_ordinary.score(residual, seed) if self.heldout_ordinary is not None else held
+            out.append(Score(value, *held, *ordinary))
+        return out[0], out[1]
+
+
+def _branch(source: HeldOut) -> HeldOut:
+    sums = (source.errors, source.totals_y, source.totals_z, source.drift_y, source.drift_z)
+    return HeldOut(source.map, source.center_y, source.center_z, *(t.clone() for t in sums), n=source.n)

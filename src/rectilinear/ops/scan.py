@@ -1,0 +1,227 @@
+"""The scan: one pass over the text, and everything measured about every layer."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import platform
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from rectilinear.data.pieces import Batch, Piece, Pieces, batches, cut_pieces, from_ids
+from rectilinear.errors import TextError
+from rectilinear.models.load import fingerprint, model_id
+from rectilinear.models.stack import decoder_stack, forward, watch
+from rectilinear.models.submodules import watch_parts
+from rectilinear.ops.assemble import layer_results
+from rectilinear.ops.layers import SAMPLE, Gatherer, Rows
+from rectilinear.ops.parts import Submodules
+from rectilinear.results import LayerResult, ScanResult
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TRUSTED_TOKENS_PER_D = 20
+MAX_BLOCKS = 1000  # more held-out documents than this are resampled in groups of neighbours
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a scan is: tokens done of total, and the mean held-out score so far (None while fitting)."""
+
+    done: int
+    total: int
+    score: float | None
+
+
+def scan(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    texts: Iterable[str] | None = None,
+    *,
+    input_ids: Any = None,
+    attention_mask: Any = None,
+    tokens: int | Literal["all"] | None = None,
+    window: int = 512,
+    holdout: float = 0.25,
+    submodules: bool = False,
+    sink_multiple: float = 10.0,
+    batch_tokens: int = 2048,
+    layers_path: str | None = None,
+    seed: int = 0,
+    provenance: dict[str, Any] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> ScanResult:
+    """Measure the linearity of every layer of `model` in one pass over a text.
+
+    Give either `texts` (documents; needs `tokenizer`) or ready windows `input_ids` [n, w] int64 with an optional
+    `attention_mask` [n, w]. The first documents (1 - `holdout` of the tokens) fit the maps, the rest judge them; the
+    paper's score covers all. `tokens` defaults to 32 times the stream's width and at least 16,384; "all" reads all.
+    `window` is the longest context in tokens. A token is a sink where its stream norm is above `sink_multiple` times
+    the median. `submodules` scores attention and MLP apart. `provenance` entries are added to the result's.
+
+    Raises TextError for text too short or empty, ModelError where the decoder stack is not found, NonFiniteError for
+    NaN or infinite activations.
+    """
+    if not 0 <= holdout < 1:
+        raise TextError(f"expected a holdout between 0 and 1, got {holdout}: 0.25 keeps a quarter of the tokens unseen")
+    started = time.perf_counter()
+    stack = decoder_stack(model, layers_path)
+    width = model.config.get_text_config().hidden_size
+    notes: list[str] = []
+    budget = max(16_384, 32 * width) if tokens is None else None if tokens == "all" else tokens
+    if input_ids is not None:
+        pieces = from_ids(_numpy(input_ids), _numpy(attention_mask), holdout=holdout)
+        window = max(len(p.ids) for p in (*pieces.fit, *pieces.heldout))
+    elif texts is not None and tokenizer is not None:
+        window = _window(model, window, notes)
+        pieces = cut_pieces(tokenizer, texts, tokens=budget, window=window, holdout=holdout)
+    else:
+        raise TextError("expected texts with a tokenizer, or input_ids: got neither; see help(rectilinear.scan)")
+    if pieces.exhausted and tokens is not None:
+        notes.append(f"The text has {pieces.tokens:,} tokens, fewer than the {pieces.requested:,} asked for: all used.")
+
+    sample = math.ceil(SAMPLE / math.ceil(pieces.tokens / batch_tokens))
+    gatherer = Gatherer(len(stack), sink_multiple=sink_multiple, sample_per_batch=sample, seed=seed)
+    parts = Submodules(gatherer) if submodules else None
+    run_pass(model, stack, pieces, gatherer, parts, batch_tokens, on_progress)
+    layers, arrays = layer_results(gatherer, parts, tokenizer, seed)
+    facts = {
+        **_facts(model, pieces, layers),
+        "window": window,
+        "holdout": holdout,
+        "seed": seed,
+        "sink_multiple": sink_multiple,
+        "submodules": submodules,
+    }
+    notes += _warnings(facts, layers)
+    facts["seconds"] = round(time.perf_counter() - started, 3)
+    return ScanResult({**facts, **(provenance or {})}, layers, tuple(notes), arrays)
+
+
+def run_pass(
+    model: PreTrainedModel,
+    stack: torch.nn.ModuleList,
+    pieces: Pieces,
+    gatherer: Gatherer,
+    parts: Submodules | None,
+    batch_tokens: int,
+    on_progress: Callable[[Progress], None] | None,
+) -> None:
+    """Run the model over all pieces once: the fit part, then the held-out part."""
+    blocks = _blocks(pieces)
+    done = 0
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode(), watch(model, stack, gatherer.on_layer), _watch_parts(stack, parts):
+            for part in (pieces.fit, pieces.heldout):
+                heldout = part is pieces.heldout
+                if heldout and part:
+                    for pair in (*gatherer.pairs(), *(parts.pairs.values() if parts else ())):
+                        pair.start_heldout(max(blocks.values()) + 1)
+                for batch in batches(part, batch_tokens):
+                    gatherer.rows = _rows(batch, blocks if heldout else None)
+                    ids, mask = torch.from_numpy(batch.ids), torch.from_numpy(batch.mask)
+                    forward(model, ids.to(model.device), None if batch.mask.all() else mask.long().to(model.device))
+                    done += int(batch.mask.sum())
+                    if on_progress is not None:
+                        on_progress(Progress(done, pieces.tokens, gatherer.running_score()))
+    finally:
+        model.train(training)
+
+
+def _watch_parts(stack: torch.nn.ModuleList, parts: Submodules | None) -> AbstractContextManager[None]:
+    return nullcontext() if parts is None else watch_parts(stack, parts.on_parts)
+
+
+def _blocks(pieces: Pieces) -> dict[tuple[int, int], int]:
+    """Number the held-out pieces by the block they are resampled with: their document, or themselves."""
+    by_window = pieces.unit == "window"
+
+    def unit(piece: Piece) -> tuple[int, int]:
+        return piece.document, piece.start if by_window else 0
+
+    units = {key: index for index, key in enumerate(dict.fromkeys(unit(p) for p in pieces.heldout))}
+    count = max(len(units), MAX_BLOCKS)
+    return {(p.document, p.start): units[unit(p)] * MAX_BLOCKS // count for p in pieces.heldout}
+
+
+def _rows(batch: Batch, blocks: dict[tuple[int, int], int] | None) -> Rows:
+    row, position = np.nonzero(batch.mask)
+    block = None
+    if blocks is not None:
+        of_piece = np.array([blocks[d, s] for d, s in zip(batch.document.tolist(), batch.start.tolist(), strict=True)])
+        block = torch.from_numpy(of_piece[row])
+    mask = None if batch.mask.all() else torch.from_numpy(batch.mask)
+    token = batch.ids[row, position]
+    return Rows(mask, token, position, batch.document[row], batch.start[row] + position, block)
+
+
+def _window(model: PreTrainedModel, window: int, notes: list[str]) -> int:
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if window < 1:
+        raise TextError(f"expected a window of at least 1 token, got {window}")
+    if not isinstance(limit, int) or window <= limit:
+        return window
+    notes.append(f"The window is cut from {window} to {limit} tokens, the model's longest context.")
+    return limit
+
+
+def _numpy(values: Any) -> np.ndarray | None:
+    if values is None:
+        return None
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+
+
+def _facts(model: PreTrainedModel, pieces: Pieces, layers: tuple[LayerResult, ...]) -> dict[str, Any]:
+    width = int(model.config.get_text_config().hidden_size)
+    versions = {name: importlib.metadata.version(name) for name in ("rectilinear", "torch", "transformers", "numpy")}
+    return {
+        "model": model_id(model),
+        "revision": getattr(model.config, "_commit_hash", None),
+        "fingerprint": fingerprint(model),
+        "model_type": model.config.model_type,
+        "text": "texts given in Python",
+        "tokens": pieces.tokens,
+        "tokens_fit": pieces.tokens_fit,
+        "tokens_heldout": pieces.tokens_heldout,
+        "tokens_per_d": {
+            "paper": round(pieces.tokens / width, 3),
+            "heldout": round(pieces.tokens_fit / width, 3),
+            "ordinary": round((pieces.tokens_fit - max(layer.sinks.count for layer in layers)) / width, 3),
+        },
+        "documents": pieces.documents,
+        "unit": pieces.unit,
+        "d": width,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": str(model.device),
+        "versions": {**versions, "python": platform.python_version()},
+        "command": None,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _warnings(facts: dict[str, Any], layers: tuple[LayerResult, ...]) -> list[str]:
+    notes = []
+    for name, label in (("paper", "paper"), ("heldout", "held-out")):
+        per_d = facts["tokens_per_d"][name]
+        if per_d < TRUSTED_TOKENS_PER_D and (name == "paper" or facts["tokens_heldout"]):
+            notes.append(
+                f"The {label} scores rest on {per_d:.1f} tokens per dimension, below {TRUSTED_TOKENS_PER_D}: in-sample "
+                "scores come out too high and held-out ones too low. Give more --tokens."
+            )
+    if not facts["tokens_heldout"]:
+        notes.append("Nothing was held out: only the paper's in-sample scores are given.")
+    elif facts["unit"] == "window":
+        notes.append("Fewer than 20 documents: windows were held out and resampled instead of documents.")
+    if any(layer.sinks.share_of_tokens > 0.05 for layer in layers):
+        notes.append("More than 5 % of the tokens of a layer count as sinks: this is hardly massive activation.")
+    return notes
