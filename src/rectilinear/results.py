@@ -203,6 +203,8 @@ def _layer(item: dict[str, Any]) -> LayerResult:
         "tails": Tails(**item["tails"]),
         "spectrum": Spectrum(**item["spectrum"]),
         "triggers": tuple(item["triggers"]),
-        "submodules": tuple(SubmoduleScore(s["name"], Score(**s["score"]), s["norm_ratio"]) for s in item["submodules"]),
+        "submodules": tuple(
+            SubmoduleScore(s["name"], Score(**s["score"]), s["norm_ratio"]) for s in item["submodules"]
+        ),
     }
     return LayerResult(**{**item, **parts})

@@ -133,5 +133,3 @@ def _whitener(moments: Moments) -> tuple[_Whitener, Tensor]:
     rank = min(int(real.sum()), moments.n - 1)
     chosen = slice(len(values) - rank, None)
     return _Whitener(None, vectors[:, chosen] / values[chosen].sqrt(), scale), keep
-
-

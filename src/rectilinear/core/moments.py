@@ -109,7 +109,7 @@ class Moments:
 
     def copy(self) -> Moments:
         """Return an independent copy."""
-        return Moments(self.n, *(t.clone() for t in self._tensors().values()), eps=self.eps)
+        return Moments(n=self.n, eps=self.eps, **{name: t.clone() for name, t in self._tensors().items()})
 
     @property
     def mean_x(self) -> Tensor:
@@ -152,7 +152,7 @@ class Moments:
         """Rebuild from `to_tensors`; raises ResultError where a part is missing."""
         try:
             n, eps = tensors["header"].tolist()
-            return cls(int(n), *(tensors[name] for name in _NAMES), eps=eps)
+            return cls(n=int(n), eps=eps, **{name: tensors[name] for name in _NAMES})
         except (KeyError, ValueError) as error:
             raise ResultError(f"expected saved moments, got a file without {error}; scan again") from error
 

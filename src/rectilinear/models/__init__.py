@@ -1,0 +1,1 @@
+"""Find the decoder stack, watch the stream, load models."""

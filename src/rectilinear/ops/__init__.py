@@ -1,0 +1,1 @@
+"""The verbs; each returns a result and writes no file."""

@@ -133,4 +133,4 @@ def _arrays(layers: list[Layer], eigenvalues: list[torch.Tensor]) -> dict[str, n
 
 def token_text(tokenizer: PreTrainedTokenizerBase | None, token: int) -> str:
     """Return a token as text, its id where there is no tokenizer."""
-    return str(token) if tokenizer is None else tokenizer.decode([token])
+    return str(token) if tokenizer is None else str(tokenizer.decode([token]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -42,7 +42,7 @@ class HeldOut:
         fitted = fit(moments).to(torch.float32)
         center_z = moments.mean_z.float()
         center_y = (moments.mean_x + moments.mean_z).float()
-        return cls(fitted, center_y, center_z, *(zeros(blocks) for _ in range(3)), zeros(d), zeros(d))
+        return cls(fitted, center_y, center_z, zeros(blocks), zeros(blocks), zeros(blocks), zeros(d), zeros(d))
 
     def update(self, x: Tensor, z: Tensor, block: Tensor, leave_out: Tensor | None) -> Tensor:
         """Judge rows x, z [n, d] of the document blocks [n]; return the squared errors [n]."""
@@ -127,5 +127,5 @@ class Pair:
 
 
 def _branch(source: HeldOut) -> HeldOut:
-    sums = (source.errors, source.totals_y, source.totals_z, source.drift_y, source.drift_z)
-    return HeldOut(source.map, source.center_y, source.center_z, *(t.clone() for t in sums), n=source.n)
+    sums = ("errors", "totals_y", "totals_z", "drift_y", "drift_z")
+    return replace(source, **{name: getattr(source, name).clone() for name in sums})

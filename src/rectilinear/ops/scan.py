@@ -78,7 +78,9 @@ def scan(
     notes: list[str] = []
     budget = max(16_384, 32 * width) if tokens is None else None if tokens == "all" else tokens
     if input_ids is not None:
-        pieces = from_ids(_numpy(input_ids), _numpy(attention_mask), holdout=holdout)
+        pieces = from_ids(
+            _numpy(input_ids), None if attention_mask is None else _numpy(attention_mask), holdout=holdout
+        )
         window = max(len(p.ids) for p in (*pieces.fit, *pieces.heldout))
     elif texts is not None and tokenizer is not None:
         window = _window(model, window, notes)
@@ -121,7 +123,7 @@ def run_pass(
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), watch(model, stack, gatherer.on_layer), _watch_parts(stack, parts):
+        with torch.inference_mode(), watch(stack, gatherer.on_layer), _watch_parts(stack, parts):
             for part in (pieces.fit, pieces.heldout):
                 heldout = part is pieces.heldout
                 if heldout and part:
@@ -130,7 +132,9 @@ def run_pass(
                 for batch in batches(part, batch_tokens):
                     gatherer.rows = _rows(batch, blocks if heldout else None)
                     ids, mask = torch.from_numpy(batch.ids), torch.from_numpy(batch.mask)
-                    forward(model, ids.to(model.device), None if batch.mask.all() else mask.long().to(model.device))
+                    forward(
+                        model, stack, ids.to(model.device), None if batch.mask.all() else mask.long().to(model.device)
+                    )
                     done += int(batch.mask.sum())
                     if on_progress is not None:
                         on_progress(Progress(done, pieces.tokens, gatherer.running_score()))
@@ -143,7 +147,7 @@ def _watch_parts(stack: torch.nn.ModuleList, parts: Submodules | None) -> Abstra
 
 
 def _blocks(pieces: Pieces) -> dict[tuple[int, int], int]:
-    """Number the held-out pieces by the block they are resampled with: their document, or themselves."""
+    """Return for each held-out piece the number of the block they are resampled with: their document, or themselves."""
     by_window = pieces.unit == "window"
 
     def unit(piece: Piece) -> tuple[int, int]:
@@ -175,9 +179,7 @@ def _window(model: PreTrainedModel, window: int, notes: list[str]) -> int:
     return limit
 
 
-def _numpy(values: Any) -> np.ndarray | None:
-    if values is None:
-        return None
+def _numpy(values: Any) -> np.ndarray:
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 
 

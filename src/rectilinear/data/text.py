@@ -1,0 +1,178 @@
+"""Where text comes from: the demo, standard input, a file, or a data set on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from rectilinear.errors import TextError
+
+COLUMNS = ("text", "content", "story", "context")  # where a row's text is looked for, in this order
+END_OF_TEXT = "<|endoftext|>"
+ARTICLE = re.compile(r"^ ?= [^=].*[^=] = ?$")  # a top-level heading of WikiText
+
+
+@dataclass(frozen=True)
+class Text:
+    """A source of documents. id: what the result calls it; documents: opens it and yields one document at a time."""
+
+    id: str
+    documents: Callable[[], Iterator[str]]
+
+
+def read_text(source: str | None = None) -> Text:
+    """Return the text behind SOURCE; it is read only as far as it is used.
+
+    `demo` (or None): Python's own documentation. `-`: standard input. A .txt, .jsonl or .parquet file, plain or .gz (any
+    other name counts as plain text). Else a Hub data set, `name[:config][#split]`. A plain text is split at lines
+    `<|endoftext|>`, else at top-level WikiText headings; rows of jsonl, parquet and data sets are documents.
+
+    Raises TextError at once for a missing file, and while reading for bad encoding, bad JSON or a missing column.
+    """
+    if source is None or source == "demo":
+        return Text("demo", demo_documents)
+    if source == "-":
+        return Text("stdin", lambda: _documents(_lines(sys.stdin, "standard input")))
+    path = Path(source)
+    if path.is_dir():
+        raise TextError(f"expected a text file, got the folder {source}: name one file in it")
+    if path.is_file():
+        return Text(path.name, lambda: _file(path))
+    if (
+        path.suffix
+        or source.startswith(("/", ".", "~"))
+        or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[^#]+)?(#.+)?", source)
+    ):
+        raise TextError(f"no such text file: {source}")
+    return Text(source, lambda: _hub(source))
+
+
+def demo_documents() -> Iterator[str]:
+    """Yield Python's language reference, one topic a document, in the order of their names."""
+    from pydoc_data.topics import topics  # type: ignore[import-untyped]
+
+    for name in sorted(topics):
+        yield topics[name]
+
+
+def _file(path: Path) -> Iterator[str]:
+    name = path.name.removesuffix(".gz")
+    try:
+        if name.endswith(".parquet"):
+            yield from _rows(_parquet(path), path.name)
+            return
+        opened = gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb")
+        with io.TextIOWrapper(opened, encoding="utf-8") as file:  # type: ignore[arg-type]
+            lines = _lines(file, path.name)
+            if name.endswith((".jsonl", ".json")):
+                yield from _rows(_json(lines, path.name), path.name)
+            else:
+                yield from _documents(lines)
+    except (EOFError, zlib.error, OSError) as error:
+        raise TextError(f"cannot read {path}: {error}") from error
+
+
+def _lines(file: TextIO, name: str) -> Iterator[str]:
+    try:
+        yield from file
+    except UnicodeDecodeError as error:
+        raise TextError(
+            f"expected UTF-8 text in {name}, got byte 0x{error.object[error.start]:02x} ({error.reason}): "
+            "convert it first, as with iconv -t utf-8"
+        ) from error
+
+
+def _documents(lines: Iterable[str]) -> Iterator[str]:
+    """Split plain lines at end-of-text marks and WikiText headings."""
+    held: list[str] = []
+    for line in lines:
+        marked = END_OF_TEXT in line
+        if (marked or ARTICLE.match(line.rstrip("\n"))) and any(part.strip() for part in held):
+            before, _, line = line.partition(END_OF_TEXT) if marked else ("", "", line)
+            yield "".join([*held, before])
+            held = []
+            line = line.replace(END_OF_TEXT, "").lstrip("\n") if marked else line
+        held.append(line.replace(END_OF_TEXT, ""))
+    if any(part.strip() for part in held):
+        yield "".join(held)
+
+
+def _json(lines: Iterable[str], name: str) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise TextError(f"expected one JSON object a line in {name}, line {number}: {error}") from error
+        if isinstance(row, str):
+            row = {"text": row}
+        if not isinstance(row, dict):
+            raise TextError(f"expected a JSON object in {name}, line {number}: got {type(row).__name__}")
+        yield row
+
+
+def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet
+    from pyarrow import ArrowException
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(1024):
+                yield from batch.to_pylist()
+    except ArrowException as error:
+        raise TextError(f"cannot read {path} as parquet: {error}") from error
+
+
+def _hub(source: str) -> Iterator[str]:
+    """Stream a data set of the Hub."""
+    name, _, split = source.partition("#")
+    name, _, config = name.partition(":")
+    try:
+        from datasets import load_dataset
+
+        rows = load_dataset(name, config or None, split=split or "train", streaming=True)
+        yield from _rows(rows, source)
+    except TextError:
+        raise
+    except Exception as error:  # the Hub's clients raise a dozen kinds, all meaning: not to be had
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TextError(
+            f"no such file, and no data set {name!r} to be had from the Hub ({reason}): name a local file, or 'demo'"
+        ) from error
+
+
+def _rows(rows: Iterable[dict[str, Any]], name: str) -> Iterator[str]:
+    """Yield each row's text; rows that are single lines of WikiText are joined to articles."""
+    texts = (_text(row, name, number) for number, row in enumerate(rows, 1))
+    head: list[str] = []
+    for text in texts:
+        head.append(text)
+        if text.strip():
+            break
+    if head and ARTICLE.match(head[-1].rstrip("\n")):
+        yield from _documents(line for part in (head, texts) for line in part)
+        return
+    for part in (head, texts):
+        yield from (text for text in part if text.strip())
+
+
+def _text(row: dict[str, Any], name: str, number: int) -> str:
+    for column in COLUMNS:
+        if isinstance(row.get(column), str):
+            return row[column]
+    strings = [key for key, value in row.items() if isinstance(value, str)]
+    if len(strings) != 1:
+        raise TextError(
+            f"expected a column {', '.join(COLUMNS)} or one column of text in {name}, row {number}: "
+            f"got {', '.join(map(str, row)) or 'none'}"
+        )
+    return row[strings[0]]

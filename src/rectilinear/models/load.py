@@ -1,0 +1,224 @@
+"""Load a model and its tokenizer from the Hub, a folder, a GGUF file or the demo."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rectilinear.errors import ModelError, nearest
+from rectilinear.models.demo import cache_dir, demo_gguf
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+DEMO = "demo"
+
+
+def load(
+    model: str,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return (model, tokenizer), the model in eval mode.
+
+    model: `demo`, a local folder, a .gguf file, or a Hub id. dtype: auto (the checkpoint's own; float16 becomes float32
+    on a CPU), float32, bfloat16, float16. device: auto (CUDA, then MPS, then CPU), a torch device, or `balanced` to
+    spread the layers over all GPUs. Weights are read from safetensors only. Raises ModelError, one line each.
+    """
+    import torch
+    from transformers import AutoTokenizer
+
+    source = str(_resolve(model))
+    where = _device(device)
+    common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    with _quiet():
+        config = _config(model, source, common)
+        chosen = _dtype(dtype, config, where)
+        placed = {"device_map": "auto"} if where == "balanced" else {}
+        try:
+            loaded = _class(config, model).from_pretrained(
+                source, dtype=chosen, use_safetensors=True, **placed, **common
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ModelError(f"cannot load the weights of {model!r}: {_first_line(error)}") from error
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source, **common)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(f"cannot load the tokenizer of {model!r}: {_first_line(error)}") from error
+    if where != "balanced":
+        loaded.to(torch.device(where))
+    return loaded.eval(), tokenizer
+
+
+def model_id(model: PreTrainedModel) -> str:
+    """Return the name a model was loaded by, its class where it has none."""
+    return getattr(model.config, "_name_or_path", "") or type(model).__name__
+
+
+def fingerprint(model: PreTrainedModel) -> str:
+    """Return 16 hex digits that tell models apart: the configuration's and a few values of every weight."""
+    config = {k: v for k, v in model.config.to_dict().items() if not k.startswith(("_", "transformers_version"))}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, weight in model.named_parameters():
+        digest.update(name.encode())
+        if weight.device.type != "meta":
+            digest.update(weight.detach().flatten()[:8].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _resolve(model: str) -> Path | str:
+    """Return a folder or Hub id that transformers can read, converting GGUF on first use."""
+    if model == DEMO:
+        return _converted(demo_gguf(), cache_dir() / "demo" / "SmolLM2-135M-Instruct")
+    path = Path(model).expanduser()
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise ModelError(f"expected a folder, a .gguf file or a Hub id, got the file {model}")
+        stat = path.stat()
+        key = hashlib.sha256(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()[:16]
+        return _converted(path, cache_dir() / "gguf" / f"{path.stem}-{key}")
+    if path.is_dir():
+        _check_folder(path)
+        return path
+    if model.endswith(".gguf") or model.startswith(("/", ".", "~")) or model.count("/") > 1:
+        there = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise ModelError(f"no such model folder or file: {model}.{nearest(path.name, there)}")
+    return model
+
+
+def _check_folder(path: Path) -> None:
+    names = [p.name for p in path.iterdir()]
+    if "config.json" not in names:
+        raise ModelError(f"expected a model folder with a config.json, got {path}: it holds {len(names)} other files")
+    if any(name.endswith(".safetensors") for name in names):
+        return
+    if any(name.endswith((".bin", ".pt", ".pth")) for name in names):
+        raise ModelError(
+            f"expected safetensors weights in {path}, got pickles only: they can run code and are not read; "
+            "convert them with save_pretrained in a place that you trust"
+        )
+    raise ModelError(f"expected weights (*.safetensors) in {path}, got none")
+
+
+def _converted(gguf: Path, target: Path) -> Path:
+    """Return a folder with the de-quantised model: loads in seconds where GGUF takes a minute."""
+    if (target / "config.json").is_file():
+        return target
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=target.parent, prefix=".converting-"))
+    try:
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            _forget_quantisation(model)
+            model.save_pretrained(part)
+            tokenizer.save_pretrained(part)
+        part.replace(target)
+    except (OSError, ValueError, KeyError, IndexError, NotImplementedError) as error:
+        raise ModelError(f"cannot read {gguf} as a GGUF model: {_first_line(error)}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return target
+
+
+def _forget_quantisation(model: Any) -> None:
+    # The weights are plain by now, but transformers refuses to save a model that once was quantised.
+    model.hf_quantizer = None
+    model.is_quantized = model._is_quantized = False
+    for owner, name in ((model.config, "quantization_config"), (model, "quantization_method")):
+        if hasattr(owner, name):
+            delattr(owner, name)
+
+
+def _config(model: str, source: str, common: dict[str, Any]) -> PreTrainedConfig:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(source, **common)
+    except (OSError, ValueError, KeyError) as error:
+        said = _first_line(error)
+        if "gated" in said.lower():
+            raise ModelError(f"the model {model!r} is gated: accept its terms on the Hub and log in") from error
+        if "trust_remote_code" in str(error):
+            raise ModelError(f"the model {model!r} brings its own code: add --trust-remote-code to run it") from error
+        raise ModelError(
+            f"cannot find the model {model!r} ({said}); a local folder, a .gguf file and 'demo' work without a network"
+        ) from error
+
+
+def _class(config: PreTrainedConfig, model: str) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    named = " ".join(config.architectures or [])
+    masked = "MaskedLM" in named or "ForPreTraining" in named
+    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and masked:
+        return AutoModelForMaskedLM
+    if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or getattr(config, "auto_map", None):
+        return AutoModelForCausalLM
+    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        return AutoModelForMaskedLM
+    raise ModelError(f"expected a text model, got {model!r} of type {config.model_type!r}")
+
+
+def _device(device: str) -> str:
+    import torch
+
+    if device == "balanced":
+        return device
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"expected a device of this machine, got {device!r}: {_first_line(error)}") from error
+    return device
+
+
+def _dtype(dtype: str, config: PreTrainedConfig, device: str) -> Any:
+    import torch
+
+    if dtype != "auto":
+        return getattr(torch, dtype)
+    own = config.get_text_config().dtype or config.dtype
+    return torch.float32 if device == "cpu" and own in (torch.float16, "float16") else "auto"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence transformers while it loads; its settings are restored."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), are_progress_bars_disabled()
+    had_bar = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if had_bar:
+            logging.enable_progress_bar()
+        if not bars:
+            enable_progress_bars()

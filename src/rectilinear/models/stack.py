@@ -1,0 +1,95 @@
+"""Find the decoder stack of any model by its structure, and watch the residual stream through it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from rectilinear.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def decoder_stack(model: PreTrainedModel, path: str | None = None) -> nn.ModuleList:
+    """Return the layers: the one ModuleList of `num_hidden_layers` elements of a single type.
+
+    `path` names it where the rule cannot decide. Raises ModelError with the candidates where there is none or several.
+    """
+    if path is not None:
+        try:
+            found = model.get_submodule(path)
+        except AttributeError:
+            raise ModelError(f"expected a module at --layers-path {path!r}, got none; {_seen(model)}") from None
+        if not isinstance(found, nn.ModuleList) or not len(found):
+            raise ModelError(f"expected a ModuleList at {path!r}, got {type(found).__name__}; {_seen(model)}")
+        return found
+    wanted = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    candidates = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == wanted and len({type(m) for m in module}) == 1
+    }
+    # As many experts or heads as layers: such a list lies inside the stack's own layers.
+    outer = {n: m for n, m in candidates.items() if not any(n.startswith(f"{other}.") for other in candidates)}
+    if len(outer) == 1:
+        return next(iter(outer.values()))
+    if outer:
+        raise ModelError(
+            f"expected one stack of {wanted} layers, got {len(outer)}: {', '.join(outer)}; name one with --layers-path"
+        )
+    raise ModelError(f"expected a stack of {wanted} layers of one type, got none; {_seen(model)}")
+
+
+def _seen(model: nn.Module) -> str:
+    lists = [f"{n} ({len(m)})" for n, m in model.named_modules() if isinstance(m, nn.ModuleList)]
+    return f"lists of modules here: {', '.join(lists[:8])}; name one with --layers-path" if lists else "it has no lists"
+
+
+def base_model(model: PreTrainedModel, stack: nn.ModuleList) -> nn.Module:
+    """Return the module to call for a forward pass without the language-model head."""
+    base = getattr(model, "base_model", model)
+    return base if any(module is stack for module in base.modules()) else model
+
+
+def forward(model: PreTrainedModel, stack: nn.ModuleList, input_ids: Tensor, attention_mask: Tensor | None) -> None:
+    """Run input_ids [b, w] through the stack, for the hooks on it; no head, no cache."""
+    base = base_model(model, stack)
+    accepted = inspect.signature(base.forward).parameters
+    options: dict[str, Any] = {"use_cache": False, "attention_mask": attention_mask}
+    base(input_ids=input_ids, **{k: v for k, v in options.items() if k in accepted})
+
+
+@contextmanager
+def watch(stack: nn.ModuleList, on_layer: Callable[[int, Tensor, Tensor], None]) -> Iterator[None]:
+    """Call `on_layer(i, x, y)` after each layer with its input x and raw output y, both [b, w, d].
+
+    The last y is position L of the stream, before the final norm, which no `hidden_states` of transformers gives.
+    """
+
+    def hook(index: int) -> Callable[..., None]:
+        def seen(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            on_layer(index, layer_input(args, kwargs), first(output))
+
+        return seen
+
+    handles = [layer.register_forward_hook(hook(i), with_kwargs=True) for i, layer in enumerate(stack)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def layer_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """Return the stream among a layer's arguments."""
+    return args[0] if args else kwargs["hidden_states"]
+
+
+def first(output: Any) -> Tensor:
+    """Return the stream among a layer's outputs: some families return tuples."""
+    return output[0] if isinstance(output, tuple) else output
