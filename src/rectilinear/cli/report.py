@@ -44,12 +44,13 @@ def compare(
     """Overlay scans on normalised depth (Figures 1 and 3 of the paper), with means and deltas to the first."""
     if len(folders) < 2:
         raise ResultError(f"expected two or more scan folders to compare, got {len(folders)}")
+    from rectilinear.report.compare import DOCUMENT as COMPARE
     from rectilinear.report.compare import compare as build
     from rectilinear.report.compare import save_compare
     from rectilinear.report.folder import check_writable, load
     from rectilinear.report.terminal import compare_table
 
-    check_writable(out, force)
+    check_writable(out, force, COMPARE)
     results = [load(folder) for folder in folders]
     names = labels.split(",") if labels else _names(folders, [str(r.provenance.get("model")) for r in results])
     if len(names) != len(results):

@@ -115,8 +115,8 @@ class _Whitener:
 def _whitener(moments: Moments) -> tuple[_Whitener, Tensor]:
     """Return the whitener and the columns [p] of x that vary.
 
-    Columns are put on one scale first: the verdict "no variance left" must not depend on the units of a column. Cholesky
-    is five times cheaper than eigenvalues and as good while no pivot comes near the round-off of the products.
+    Columns are put on one scale first: the verdict "no variance left" must not depend on the units of a column.
+    Cholesky is five times cheaper than eigenvalues and as good while no pivot comes near the round-off of the products.
     """
     sxx = moments.sxx
     variance = sxx.diagonal()

@@ -5,59 +5,76 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rectilinear.core.moments import full_precision
+from rectilinear.core.moments import EPS32, full_precision
 
-CANDIDATES = 6  # nearest by float32 products, measured again by exact differences
+CANDIDATES = 8  # nearest by float32 products, measured again by exact differences
+LEAST_POINTS = 10
 
 
 def anisotropy(eigenvalues: Tensor) -> float | None:
     """Return the largest covariance eigenvalue over the trace, of eigenvalues [d]; None where all are zero.
 
-    Source: LLM-Microscope (arXiv 2502.15007), section 3.
+    Between 1/d (all directions alike) and 1 (a line). Negative eigenvalues are rounding and count as zero.
+    Source: Razzhigaev et al., The Shape of Learning (arXiv 2311.05928).
     """
-    values = eigenvalues.clamp(min=0)
-    total = float(values.sum())
-    return float(values.max()) / total if total > 0 else None
+    shares = _shares(eigenvalues)
+    return None if shares is None else float(shares.max())
 
 
 def effective_rank(eigenvalues: Tensor) -> float | None:
-    """Return exp(entropy) of the normalised eigenvalues [d], between 1 and d (Roy and Vetterli, 2007)."""
-    values = eigenvalues.clamp(min=0)
-    total = float(values.sum())
-    if total <= 0:
-        return None
-    p = values[values > 0] / total
-    return float(torch.exp(-(p * p.log()).sum()))
+    """Return exp(entropy) of the normalised eigenvalues [d], between 1 and d; None where all are zero.
+
+    Negative eigenvalues are rounding and count as zero. Source: Roy and Vetterli, The effective rank (EUSIPCO 2007).
+    """
+    shares = _shares(eigenvalues)
+    return None if shares is None else float(torch.special.entr(shares).sum().exp())
 
 
 def two_nn(points: Tensor, *, discard: float = 0.1, block: int = 512) -> float | None:
-    """Return the TwoNN intrinsic dimension of points [n, d] (Facco et al., 2017).
+    """Return the TwoNN intrinsic dimension of finite points [n, d]; repeated points count once.
 
     The ratio of the second to the first neighbour's distance is Pareto distributed with the dimension as exponent; the
-    exponent is the slope of -log(1 - F) over log(ratio), the top `discard` of ratios left out. Distances are taken
-    `block` rows at a time: candidates by products, then exactly. None with fewer than 10 points that differ.
+    exponent is the slope through the origin of -log(1 - F) over log(ratio), the top `discard` of ratios left out.
+    Time n^2 d, memory `block` times n. None with fewer than 10 points that differ, or where every ratio is 1.
+    Source: Facco et al., Scientific Reports 7 (2017) 12140.
     """
-    points = points.float() - points.double().mean(0).float()
+    wide = points if points.dtype == torch.float64 else points.float()
+    points = torch.unique((wide - wide.mean(0, dtype=torch.float64).to(wide.dtype)).float(), dim=0)
     n = len(points)
-    if n < 10:
+    if n < LEAST_POINTS:
         return None
-    squares = points.square().sum(1)
-    ratios = []
-    for start in range(0, n, block):
-        rows = points[start : start + block]
-        with full_precision():
-            near = squares - 2 * rows @ points.T
-        near[torch.arange(len(rows)), torch.arange(start, start + len(rows))] = torch.inf
-        # Products cancel where norms are large beside distances: they only nominate, differences decide.
-        index = near.topk(min(CANDIDATES, n - 1), largest=False).indices
-        exact = (points[index] - rows[:, None]).double().norm(dim=2).sort(1).values
-        ratios.append(exact[:, 1] / exact[:, 0])
-    ratio = torch.cat(ratios)
-    ratio = ratio[torch.isfinite(ratio)].sort().values
-    kept = int(len(ratio) * (1 - discard))
-    if kept < 9:
-        return None
-    x = ratio[:kept].log()
-    y = -torch.log1p(-torch.arange(1, kept + 1, dtype=torch.float64) / len(ratio))
+    nearest = torch.cat([_two_nearest(points, start, min(start + block, n)) for start in range(0, n, block)])
+    kept = min(int(n * (1 - discard)), n - 1)  # at F = 1 the logarithm has no value
+    x = (nearest[:, 1] / nearest[:, 0]).log().sort().values[:kept]
+    y = -torch.log1p(-torch.arange(1, kept + 1, dtype=x.dtype, device=x.device) / n)
     denominator = float(x.square().sum())
-    return float((x * y).sum()) / denominator if denominator > 0 else None
+    return float(x @ y) / denominator if denominator > 0 else None
+
+
+def _shares(eigenvalues: Tensor) -> Tensor | None:
+    values = eigenvalues.double().clamp(min=0)
+    total = values.sum()
+    return values / total if total > 0 else None
+
+
+def _two_nearest(points: Tensor, start: int, stop: int) -> Tensor:
+    """Return the distances [stop - start, 2], float64, of points[start:stop] to their two nearest other points."""
+    rows = points[start:stop]
+    # Products cancel where norms are large beside distances, so they only nominate, by a lower bound on the distance
+    # (rounding errors in a sum of d terms grow like sqrt(d): Higham and Mary, 2019); differences decide.
+    squares = points.square().sum(1) * (1 - 4 * EPS32 * points.shape[1] ** 0.5)
+    with full_precision():
+        lower = squares[start:stop, None] + squares - 2 * rows @ points.T
+    lower.diagonal(start).fill_(torch.inf)
+    bound, index = lower.topk(CANDIDATES, largest=False)
+    nearest = _norms(points[index] - rows[:, None]).sort(1).values[:, :2]
+    # Beyond the last candidate nothing is nearer than its bound. Rows where that does not settle it are few.
+    for row in (nearest[:, 1].square() > bound[:, -1]).nonzero().flatten().tolist():
+        distances = _norms(points - rows[row])
+        distances[start + row] = torch.inf
+        nearest[row] = distances.topk(2, largest=False).values
+    return nearest
+
+
+def _norms(differences: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(differences, dim=-1, dtype=torch.float64)

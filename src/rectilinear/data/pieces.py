@@ -86,7 +86,8 @@ def cut_pieces(tokenizer: Any, documents: Iterable[str], *, tokens: int | None, 
     if total < window:
         budget = f"--tokens {tokens}" if tokens is not None and total == tokens else "the text"
         raise TextError(
-            f"expected at least one window of {window} tokens, got {total} from {budget}: give more, or --window {total}"
+            f"expected at least one window of {window} tokens, got {total} from {budget}: give more, "
+            f"or --window {total}"
         )
     fit, heldout, unit = _split(pieces, count, holdout)
     return Pieces(fit, heldout, unit, count, tokens, exhausted=bool(left))

@@ -31,8 +31,8 @@ class Text:
 def read_text(source: str | None = None) -> Text:
     """Return the text behind SOURCE; it is read only as far as it is used.
 
-    `demo` (or None): Python's own documentation. `-`: standard input. A .txt, .jsonl or .parquet file, plain or .gz (any
-    other name counts as plain text). Else a Hub data set, `name[:config][#split]`. A plain text is split at lines
+    `demo` (or None): Python's own documentation. `-`: standard input. A .txt, .jsonl or .parquet file, plain or
+    .gz (any other name counts as plain text). Else a Hub data set, `name[:config][#split]`. A plain text is split at lines
     `<|endoftext|>`, else at top-level WikiText headings; rows of jsonl, parquet and data sets are documents.
 
     Raises TextError at once for a missing file, and while reading for bad encoding, bad JSON or a missing column.

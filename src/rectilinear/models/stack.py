@@ -14,25 +14,22 @@ from rectilinear.errors import ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+SHOWN = 8  # lists named in an error
+
 
 def decoder_stack(model: PreTrainedModel, path: str | None = None) -> nn.ModuleList:
     """Return the layers: the one ModuleList of `num_hidden_layers` elements of a single type.
 
-    `path` names it where the rule cannot decide. Raises ModelError with the candidates where there is none or several.
+    `path` names it where the rule cannot decide. Raises ModelError, with the lists to choose from, where there is no
+    such ModuleList or several, or none at `path`.
     """
     if path is not None:
-        try:
-            found = model.get_submodule(path)
-        except AttributeError:
-            raise ModelError(f"expected a module at --layers-path {path!r}, got none; {_seen(model)}") from None
-        if not isinstance(found, nn.ModuleList) or not len(found):
-            raise ModelError(f"expected a ModuleList at {path!r}, got {type(found).__name__}; {_seen(model)}")
-        return found
+        return _named(model, path)
     wanted = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     candidates = {
         name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == wanted and len({type(m) for m in module}) == 1
+        for name, module in _lists(model).items()
+        if len(module) == wanted and len({type(element) for element in module}) == 1
     }
     # As many experts or heads as layers: such a list lies inside the stack's own layers.
     outer = {n: m for n, m in candidates.items() if not any(n.startswith(f"{other}.") for other in candidates)}
@@ -45,30 +42,37 @@ def decoder_stack(model: PreTrainedModel, path: str | None = None) -> nn.ModuleL
     raise ModelError(f"expected a stack of {wanted} layers of one type, got none; {_seen(model)}")
 
 
-def _seen(model: nn.Module) -> str:
-    lists = [f"{n} ({len(m)})" for n, m in model.named_modules() if isinstance(m, nn.ModuleList)]
-    return f"lists of modules here: {', '.join(lists[:8])}; name one with --layers-path" if lists else "it has no lists"
+def width(model: PreTrainedModel) -> int:
+    """Return d, the size of the stream; embeddings may be of another size and projected (OPT-350m)."""
+    return int(model.config.get_text_config().hidden_size)
 
 
 def base_model(model: PreTrainedModel, stack: nn.ModuleList) -> nn.Module:
     """Return the module to call for a forward pass without the language-model head."""
-    base = getattr(model, "base_model", model)
+    base = model.base_model
     return base if any(module is stack for module in base.modules()) else model
 
 
 def forward(model: PreTrainedModel, stack: nn.ModuleList, input_ids: Tensor, attention_mask: Tensor | None) -> None:
-    """Run input_ids [b, w] through the stack, for the hooks on it; no head, no cache."""
+    """Run input_ids [b, w] through the stack, for the hooks on it; no head, no cache.
+
+    attention_mask [b, w] is 1 at real tokens and 0 at pads, None where every token is real.
+    """
     base = base_model(model, stack)
     accepted = inspect.signature(base.forward).parameters
     options: dict[str, Any] = {"use_cache": False, "attention_mask": attention_mask}
-    base(input_ids=input_ids, **{k: v for k, v in options.items() if k in accepted})
+    if attention_mask is not None and not bool(attention_mask[:, 0].all()):
+        # Padded on the left: most families with learned positions would count the pads in.
+        options["position_ids"] = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
+    base(input_ids=input_ids, **{name: value for name, value in options.items() if name in accepted})
 
 
 @contextmanager
 def watch(stack: nn.ModuleList, on_layer: Callable[[int, Tensor, Tensor], None]) -> Iterator[None]:
-    """Call `on_layer(i, x, y)` after each layer with its input x and raw output y, both [b, w, d].
+    """Call `on_layer(i, x, y)` after each layer with its input x and raw output y, both [b, w, d], not copied.
 
     The last y is position L of the stream, before the final norm, which no `hidden_states` of transformers gives.
+    The hooks are removed on leaving, after an exception too.
     """
 
     def hook(index: int) -> Callable[..., None]:
@@ -86,10 +90,32 @@ def watch(stack: nn.ModuleList, on_layer: Callable[[int, Tensor, Tensor], None])
 
 
 def layer_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """Return the stream among a layer's arguments."""
+    """Return the stream [b, w, d] among a layer's arguments."""
     return args[0] if args else kwargs["hidden_states"]
 
 
-def first(output: Any) -> Tensor:
-    """Return the stream among a layer's outputs: some families return tuples."""
+def first(output: Any) -> Any:
+    """Return a module's main output: some families return tuples."""
     return output[0] if isinstance(output, tuple) else output
+
+
+def _named(model: nn.Module, path: str) -> nn.ModuleList:
+    try:
+        found = model.get_submodule(path)
+    except AttributeError:
+        raise ModelError(f"expected a module at --layers-path {path!r}, got none; {_seen(model)}") from None
+    if not isinstance(found, nn.ModuleList) or not len(found):
+        raise ModelError(f"expected a ModuleList with layers at {path!r}, got {type(found).__name__}; {_seen(model)}")
+    return found
+
+
+def _lists(model: nn.Module) -> dict[str, nn.ModuleList]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module)}
+
+
+def _seen(model: nn.Module) -> str:
+    seen = [f"{name} ({len(found)} {type(found[0]).__name__})" for name, found in _lists(model).items()]
+    more = f" and {len(seen) - SHOWN} more" if len(seen) > SHOWN else ""
+    if not seen:
+        return "the model holds no lists of modules"
+    return f"lists of modules here: {', '.join(seen[:SHOWN])}{more}; name one with --layers-path"

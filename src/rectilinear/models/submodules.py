@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -11,89 +13,51 @@ from torch import Tensor, nn
 
 from rectilinear.models.stack import first, layer_input
 
-ATTENTION = ("attn", "attention", "mixer")
+ATTENTION = ("attn", "attention")
 MLP = ("mlp", "feed_forward", "ffn", "moe", "fc2")
 TOLERANCE = 1e-2  # of the contribution's norm, for "adds up"
 
 OnParts = Callable[[int, Tensor, Tensor, Tensor, Tensor, bool], None]
 
 
-class _Layer:
-    """Collects the outputs of one layer's children during a forward pass, and tells the two contributions among them."""
+@dataclass(frozen=True)
+class Parts:
+    """Names of a layer's children: candidates for its attention and its MLP, best first, and its norms."""
 
-    def __init__(self, index: int, layer: nn.Module, on_parts: OnParts) -> None:
-        self.index, self.on_parts = index, on_parts
-        self.outputs: dict[str, Tensor] = {}
-        self.inputs: dict[str, Tensor] = {}
-        self.chosen: tuple[str, str] | None = None
-        self.exact = False
-        children = [name for name, _ in layer.named_children()]
-        self.attention = [n for n in children if _is(n, ATTENTION) and "norm" not in n]
-        self.mlp = [n for n in children if _is(n, MLP) and "norm" not in n]
-        # A norm may be applied to a contribution before it is added (Gemma 2, OLMo 2).
-        self.norms = [n for n in children if "norm" in n or n.startswith("ln")]
+    attention: tuple[str, ...]
+    mlp: tuple[str, ...]
+    norms: tuple[str, ...]
 
-    def child(self, name: str) -> Callable[..., None]:
-        def seen(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            value = first(output)
-            if isinstance(value, Tensor):
-                self.outputs[name] = value
-                if args and isinstance(args[0], Tensor):
-                    self.inputs[name] = args[0]
 
-        return seen
+def find_parts(layer: nn.Module) -> Parts | None:
+    """Return the children that may be attention and MLP, None where either is missing."""
+    names = [name for name, _ in layer.named_children()]
+    norms = tuple(name for name in names if "norm" in name.lower() or name.startswith("ln"))
 
-    def whole(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        x, y = layer_input(args, kwargs), first(output)
-        parts = {name: value.reshape(x.shape) for name, value in self.outputs.items() if value.numel() == x.numel()}
-        if self.chosen is None:
-            self.chosen, self.exact = self._choose(parts, y - x)
-        a, m = parts[self.chosen[0]], parts[self.chosen[1]]
-        if self.exact:
-            scale = _scale(a + m, y - x)
-            a, m = a * scale, m * scale
-        self.on_parts(self.index, x, a, self._read_by_mlp(x, a, parts), m, self.exact)
-        self.outputs, self.inputs = {}, {}
+    def marked(marks: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(n for n in names if n not in norms and any(mark in n.lower() for mark in marks))
 
-    def _choose(self, parts: dict[str, Tensor], z: Tensor) -> tuple[tuple[str, str], bool]:
-        """Return the names whose outputs add up to z, the raw submodules' where none do."""
-        attention = [n for n in (*self.norms, *self.attention) if n in parts]
-        mlp = [n for n in (*self.norms, *self.mlp) if n in parts]
-        for a in attention:
-            for m in mlp:
-                total = parts[a] + parts[m]
-                if a != m and _scale(total, z) > 0 and (z - _scale(total, z) * total).norm() <= TOLERANCE * z.norm():
-                    return (a, m), True
-        return (self.attention[0], self.mlp[0]), False
-
-    def _read_by_mlp(self, x: Tensor, a: Tensor, parts: dict[str, Tensor]) -> Tensor:
-        """Return x + a where a norm (or the MLP itself) reads that sum, else x: parallel blocks."""
-        after = x + a
-        for name in (*self.norms, *self.mlp):
-            seen = self.inputs.get(name)
-            if seen is not None and seen.numel() == x.numel():
-                gap = (seen.reshape(x.shape) - after).norm()
-                if gap <= TOLERANCE * a.norm():
-                    return after
-        return x
+    parts = Parts(marked(ATTENTION), marked(MLP), norms)
+    return parts if parts.attention and parts.mlp else None
 
 
 @contextmanager
 def watch_parts(stack: nn.ModuleList, on_parts: OnParts) -> Iterator[None]:
-    """Call `on_parts(i, x, a, h, m, exact)` after each layer.
+    """Call `on_parts(i, x, a, h, m, exact)` after each layer; all tensors are [b, w, d].
 
-    x [b, w, d]: the layer's input; a: attention's contribution; h: the stream that the MLP reads (x + a, or x where both
-    run in parallel); m: the MLP's contribution. With `exact`, x + a + m is the layer's output; otherwise (encoders with
-    the norm after the sum) a and m are the submodules' raw outputs. Layers without a recognisable attention and MLP are
-    passed over.
+    x: the layer's input; a: attention's contribution; h: the stream that the MLP reads (x + a, or x where both run in
+    parallel); m: the MLP's contribution. With `exact`, x + a + m is the layer's output; otherwise (the norm comes after
+    the sum) a and m are the submodules' raw outputs. Layers without a recognisable attention and MLP are passed over.
     """
     handles = []
     for index, layer in enumerate(stack):
-        collector = _Layer(index, layer, on_parts)
-        if not (collector.attention and collector.mlp):
+        parts = find_parts(layer)
+        if parts is None:
             continue
-        for name in (*collector.attention, *collector.mlp, *collector.norms):
-            handles.append(layer.get_submodule(name).register_forward_hook(collector.child(name), with_kwargs=True))
+        collector = _Collector(index, parts, on_parts)
+        for name in (*parts.attention, *parts.mlp, *parts.norms):
+            child = layer.get_submodule(name)
+            handles.append(child.register_forward_hook(collector.child(name), with_kwargs=True))
         handles.append(layer.register_forward_hook(collector.whole, with_kwargs=True))
     try:
         yield
@@ -102,11 +66,109 @@ def watch_parts(stack: nn.ModuleList, on_parts: OnParts) -> Iterator[None]:
             handle.remove()
 
 
-def _is(name: str, marks: tuple[str, ...]) -> bool:
-    return any(mark in name.lower() for mark in marks)
+@dataclass(frozen=True)
+class _Rule:
+    """How a layer's contributions follow from its children's outputs."""
+
+    attention: str
+    mlp: str
+    exact: bool
+    scale: float = 1.0  # the family's residual multiplier (Granite)
+    summed: bool = False  # the children add the stream themselves (BLOOM)
+    parallel: bool = False
+
+
+class _Collector:
+    """Gathers what one layer's children read and give; the first forward pass fixes the rule."""
+
+    def __init__(self, index: int, parts: Parts, on_parts: OnParts) -> None:
+        self.index, self.parts, self.on_parts = index, parts, on_parts
+        self.inputs: dict[str, Tensor] = {}
+        self.outputs: dict[str, Tensor] = {}
+        self.rule: _Rule | None = None
+
+    def child(self, name: str) -> Callable[..., None]:
+        def seen(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            if self.rule is not None and name not in (self.rule.attention, self.rule.mlp):
+                return
+            if args and isinstance(args[0], Tensor):
+                self.inputs[name] = args[0]
+            value = first(output)
+            if isinstance(value, Tensor):
+                # Falcon adds attention's output into the MLP's in place.
+                self.outputs[name] = value.clone() if name in self.parts.mlp else value
+
+        return seen
+
+    def whole(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        y = first(output)
+        x = layer_input(args, kwargs).to(y.device)
+        # OPT's MLP works on [b * w, d].
+        inputs, outputs = _shaped(self.inputs, x), _shaped(self.outputs, x)
+        self.inputs, self.outputs = {}, {}
+        if self.rule is None:
+            self.rule = _rule(self.parts, x, y, inputs, outputs)
+        if self.rule is None:
+            return
+        a, m = _contributions(self.rule, x, outputs)
+        h = x if self.rule.parallel else x + a
+        self.on_parts(self.index, x, a, h, m, self.rule.exact)
+
+
+def _rule(parts: Parts, x: Tensor, y: Tensor, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> _Rule | None:
+    """Return the rule by which x [b, w, d] becomes y; not exact where none is found, None without any outputs."""
+    norms = [inputs[name] for name in parts.norms if name in inputs]
+
+    def candidates(names: tuple[str, ...]) -> list[str]:
+        raw = [name for name in names if name in outputs]
+        # A norm may be applied to a contribution before it is added (Gemma 2, OLMo 2).
+        fed = [n for n in parts.norms if n in inputs and any(torch.equal(inputs[n], outputs[name]) for name in raw)]
+        return raw + fed
+
+    pairs = list(product(candidates(parts.attention), candidates(parts.mlp)))
+    if not pairs:
+        return None
+    z = y - x
+    best = min(pairs, key=lambda pair: _misfit(outputs[pair[0]] + outputs[pair[1]], z))
+    total = outputs[best[0]] + outputs[best[1]]
+    scale = _scale(total, z)
+    attention, mlp = pairs[0]
+    if _close(scale * total, z, z, y):
+        rule = _Rule(*best, exact=True, scale=scale)
+    elif _close(outputs[mlp], y, z, y) and any(_close(seen, outputs[attention], z, y) for seen in norms):
+        rule = _Rule(attention, mlp, exact=True, summed=True)
+    else:
+        rule = _Rule(attention, mlp, exact=False)
+    a, _ = _contributions(rule, x, outputs)
+    readers = norms + [inputs[name] for name in parts.mlp if name in inputs]
+    parallel = not any(_close(seen, x + a, a, x) for seen in readers)
+    return _Rule(rule.attention, rule.mlp, rule.exact, rule.scale, rule.summed, parallel)
+
+
+def _contributions(rule: _Rule, x: Tensor, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    a, m = outputs[rule.attention], outputs[rule.mlp]
+    if rule.summed:
+        return a - x, m - a
+    return (a, m) if rule.scale == 1 else (a * rule.scale, m * rule.scale)
+
+
+def _shaped(tensors: dict[str, Tensor], x: Tensor) -> dict[str, Tensor]:
+    return {name: value.reshape(x.shape) for name, value in tensors.items() if value.numel() == x.numel()}
 
 
 def _scale(total: Tensor, z: Tensor) -> float:
-    """Return the factor that brings `total` nearest to z: 1, or the family's residual multiplier."""
-    square = float(torch.sum(total.float() ** 2))
-    return float(torch.sum(total.float() * z.float())) / square if square > 0 else 0.0
+    """Return the least-squares factor from `total` to z, 1 where it is that but for rounding."""
+    total, z = total.float(), z.float()
+    square = float(total.square().sum())
+    scale = float((total * z).sum()) / square if square > 0 else 1.0
+    return 1.0 if abs(scale - 1) < TOLERANCE else scale
+
+
+def _misfit(total: Tensor, z: Tensor) -> float:
+    return float((z - _scale(total, z) * total).float().norm())
+
+
+def _close(value: Tensor, target: Tensor, contribution: Tensor, stream: Tensor) -> bool:
+    """Tell whether value is target to TOLERANCE of the contribution, and to what a half-precision stream rounds off."""
+    rounding = torch.finfo(stream.dtype).eps * float(stream.float().norm())
+    return float((value - target).float().norm()) <= TOLERANCE * float(contribution.float().norm()) + rounding
