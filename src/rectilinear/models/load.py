@@ -52,10 +52,11 @@ def load(
             raise ModelError(f"cannot load the weights of {model!r}: {_first_line(error)}") from error
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, **common)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"cannot load the tokenizer of {model!r}: {_first_line(error)}") from error
     if where != "balanced":
         loaded.to(torch.device(where))
+    loaded.config._name_or_path = model  # not the folder in the cache
     return loaded.eval(), tokenizer
 
 
@@ -115,8 +116,11 @@ def _converted(gguf: Path, target: Path) -> Path:
         return target
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=target.parent, prefix=".converting-"))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=target.parent, prefix=".converting-"))
+    except OSError as error:
+        raise ModelError(f"cannot keep the converted model in {cache_dir()}: {error}; set RECTILINEAR_CACHE") from error
     try:
         with _quiet():
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
@@ -124,7 +128,8 @@ def _converted(gguf: Path, target: Path) -> Path:
             _forget_quantisation(model)
             model.save_pretrained(part)
             tokenizer.save_pretrained(part)
-        part.replace(target)
+        if not target.exists():  # another process may have been faster
+            part.replace(target)
     except (OSError, ValueError, KeyError, IndexError, NotImplementedError) as error:
         raise ModelError(f"cannot read {gguf} as a GGUF model: {_first_line(error)}") from error
     finally:
@@ -165,13 +170,12 @@ def _class(config: PreTrainedConfig, model: str) -> Any:
     )
 
     named = " ".join(config.architectures or [])
-    masked = "MaskedLM" in named or "ForPreTraining" in named
-    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and masked:
+    # Encoders (BERT) are in both tables, and so are encoder-decoders (BART), whose decoder is meant.
+    encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_encoder_decoder
+    if encoder and "CausalLM" not in named and "LMHead" not in named:
         return AutoModelForMaskedLM
     if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or getattr(config, "auto_map", None):
         return AutoModelForCausalLM
-    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
-        return AutoModelForMaskedLM
     raise ModelError(f"expected a text model, got {model!r} of type {config.model_type!r}")
 
 
@@ -192,8 +196,10 @@ def _device(device: str) -> str:
 def _dtype(dtype: str, config: PreTrainedConfig, device: str) -> Any:
     import torch
 
-    if dtype != "auto":
+    if dtype in ("float32", "bfloat16", "float16"):
         return getattr(torch, dtype)
+    if dtype != "auto":
+        raise ModelError(f"expected dtype auto, float32, bfloat16 or float16, got {dtype!r}")
     own = config.get_text_config().dtype or config.dtype
     return torch.float32 if device == "cpu" and own in (torch.float16, "float16") else "auto"
 

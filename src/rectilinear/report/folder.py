@@ -5,19 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+import safetensors.numpy
 
 from rectilinear.errors import ResultError
 from rectilinear.results import ScanResult, clean
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DOCUMENT, ARRAYS, TABLE, PAGE, PLOTS = "result.json", "arrays.safetensors", "layers.csv", "report.html", "plots"
 
@@ -30,47 +32,51 @@ def save(result: ScanResult, out: Path, *, force: bool = False) -> Path:
 
     def fill(folder: Path) -> None:
         (folder / DOCUMENT).write_text(result.to_json() + "\n", encoding="utf-8")
-        save_file({name: np.ascontiguousarray(a) for name, a in result.arrays.items()}, folder / ARRAYS)
+        # Bytes first: safetensors' own writer hides a full disk behind its own error. C order: it ignores strides.
+        arrays = {name: np.asarray(array, order="C") for name, array in result.arrays.items()}
+        (folder / ARRAYS).write_bytes(safetensors.numpy.save(arrays))
         render(result, folder)
 
     return write_folder(out, fill, force=force, marker=DOCUMENT)
 
 
 def load(path: str | Path) -> ScanResult:
-    """Read a folder written by `save`; raises ResultError where it is missing, damaged or of another schema."""
-    folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    file = folder / DOCUMENT
+    """Read a folder written by `save`, or its result.json.
+
+    Raises ResultError where it is missing, damaged or of another schema.
+    """
+    file = Path(path) if Path(path).is_file() else Path(path) / DOCUMENT
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ResultError(
-            f"expected a folder written by `rectilinear scan`, got {path}: it has no {DOCUMENT}"
+            f"expected a folder written by `rectilinear scan`, got {path}: no {DOCUMENT} there"
         ) from error
     except (ValueError, OSError) as error:
         raise ResultError(f"cannot read {file}: {error}; scan again") from error
     if not isinstance(document, dict):
-        raise ResultError(f"expected a result document in {file}, got {type(document).__name__}")
+        raise ResultError(f"expected a result document in {file}, got {type(document).__name__}; scan again")
+    arrays = file.with_name(ARRAYS)
     try:
-        arrays = load_file(folder / ARRAYS) if (folder / ARRAYS).exists() else {}
-    except (SafetensorError, OSError) as error:
-        raise ResultError(f"cannot read {folder / ARRAYS}: {error}; scan again") from error
-    return ScanResult.from_dict(document, arrays)
+        return ScanResult.from_dict(document, safetensors.numpy.load_file(arrays) if arrays.exists() else {})
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ResultError(f"cannot read {arrays}: {error}; scan again") from error
 
 
-def render(result: ScanResult, folder: Path) -> None:
-    """Write the table, the plots and the page of a result into an existing folder."""
+def render(result: ScanResult, out_dir: Path) -> None:
+    """Write the table, the plots and the page of a result into an existing folder; the data stay as they are."""
     from rectilinear.report.html import scan_page
     from rectilinear.report.plots import scan_figures
 
     figures = scan_figures(result)
-    write_figures(figures, folder / PLOTS)
-    (folder / TABLE).write_text(layers_csv(result), encoding="utf-8")
-    (folder / PAGE).write_text(scan_page(result, figures), encoding="utf-8")
+    write_figures(figures, out_dir / PLOTS)
+    (out_dir / TABLE).write_text(layers_csv(result), encoding="utf-8")
+    (out_dir / PAGE).write_text(scan_page(result, figures), encoding="utf-8")
 
 
 def write_figures(figures: dict[str, Figure], folder: Path) -> None:
     """Write each figure as PNG and SVG."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=130)
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
@@ -87,15 +93,18 @@ def layers_csv(result: ScanResult) -> str:
 
 
 def check_writable(out: Path, force: bool, marker: str = DOCUMENT) -> None:
-    """Raise ResultError where `out` must not be written: before a long scan, not after it."""
-    if out.is_dir() and not any(out.iterdir()):
-        return
-    if out.exists() and not force:
-        raise ResultError(f"{out} exists: add --force to replace it, or choose another --out")
-    if out.exists() and not (out / marker).is_file():
-        raise ResultError(
-            f"{out} exists and is no result folder (no {marker}): it is not replaced; choose another --out"
-        )
+    """Raise ResultError where `out` must not or cannot be written: before a long scan, not after it.
+
+    An empty folder may be filled; only a folder that holds `marker` is ever replaced, and only with `force`.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        if not force:
+            raise ResultError(f"{out} exists; add --force to replace it or choose another --out")
+        if not (out / marker).is_file():
+            raise ResultError(f"{out} holds no {marker}, so it is not replaced; choose another --out")
+    above = next(parent for parent in out.absolute().parents if parent.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise ResultError(f"cannot write {out}: {above} is no folder you may write to; choose another --out")
 
 
 def write_folder(out: Path, fill: Callable[[Path], None], *, force: bool, marker: str) -> Path:
@@ -108,21 +117,29 @@ def write_folder(out: Path, fill: Callable[[Path], None], *, force: bool, marker
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-        part.chmod(0o755)
-        fill(part)
-        if out.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
-            out.replace(old / "was")
-            part.replace(out)
-            shutil.rmtree(old)
-        else:
-            part.replace(out)
+        fresh = part / "new"
+        fresh.mkdir()  # not `part` itself, which only its owner may read
+        fill(fresh)
+        _swap(fresh, out, part / "old")
     except OSError as error:
         raise ResultError(f"cannot write {out}: {error.strerror or error}; nothing was kept") from error
     finally:
         if part is not None:
             shutil.rmtree(part, ignore_errors=True)
     return out
+
+
+def _swap(fresh: Path, out: Path, aside: Path) -> None:
+    """Rename `fresh` to `out`; what was there goes `aside`, and comes back if the rename fails."""
+    if not out.exists():
+        fresh.replace(out)
+        return
+    out.replace(aside)
+    try:
+        fresh.replace(out)
+    except BaseException:
+        aside.replace(out)
+        raise
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -18,8 +18,8 @@ from rectilinear.results import ScanResult
 CAPTIONS = {
     "profile": (
         "Linearity per layer. Dashed: the paper's formula, all tokens in-sample. Blue: maps judged on unseen "
-        "documents, with a 95 % interval. Orange: the same without sink tokens. Where dashed and orange part, a few massive "
-        "tokens make the layer look linear."
+        "documents, with a 95 % interval. Orange: the same without sink tokens. Where dashed and orange part, "
+        "a few massive tokens make the layer look linear."
     ),
     "norms": (
         "How small a layer's contribution is beside the stream (the paper's Figure 3), how little it turns the stream, "

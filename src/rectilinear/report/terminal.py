@@ -3,117 +3,145 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from rectilinear.results import ScanResult
+from rectilinear.report.plots import judged
+from rectilinear.report.text import bar, number, percent, plain, sparkline, token, visible
+from rectilinear.results import LayerResult, ScanResult
+
+__all__ = ["compare_table", "layers_table", "number", "sparkline", "visible"]
+
+KINDS = ("paper", "heldout", "ordinary")
+WIDE, MIDDLE = 98, 88  # columns of terminal from which all, and nearly all, of the table fits
 
 
 def layers_table(result: ScanResult) -> RenderableType:
-    """Return the header, one row a layer, the means, the sinks by name and the warnings."""
-    facts = result.provenance
-    per_d = facts.get("tokens_per_d", {})
-    head = Text.assemble(
-        (visible(facts.get("model")), "bold"),
-        f" on {visible(facts.get('text'))}: {facts.get('tokens', 0):,} tokens in {facts.get('documents')} documents, "
-        f"window {facts.get('window')}, d {facts.get('d')}; tokens / d {per_d.get('paper')} (paper), "
-        f"{per_d.get('heldout')} (held-out), {per_d.get('ordinary')} (ordinary)",
-    )
-    table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
-    table.add_column("layer", justify="right")
-    table.add_column("score", no_wrap=True)
+    """Return the header, one row a layer, the means, the sinks by name and the warnings; fits itself to the width."""
+    return _LayersView(result)
+
+
+def compare_table(results: Sequence[ScanResult], labels: Sequence[str]) -> Table:
+    """Return means per model and, below each but the first, the difference to the first."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
+    table.add_column("model", overflow="fold")
+    for name in ("layers", "paper", "held-out", "ordinary"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("incr. paper", "held-out", "ordinary"):
+        table.add_column(name, justify="right", style="cyan")
+    first = _means(results[0])
+    for index, (result, label) in enumerate(zip(results, labels, strict=True)):
+        means = _means(result)
+        table.add_row(escape(plain(label)), str(len(result.layers)), *(number(v) for v in means))
+        if index:
+            gaps = ["–" if a is None or b is None else f"{a - b:+.4f}" for a, b in zip(means, first, strict=True)]
+            table.add_row("  to the first", "", *gaps, style="dim")
+    return table
+
+
+@dataclass(frozen=True)
+class _LayersView:
+    """The table of one scan; columns are left out where the terminal is narrow."""
+
+    result: ScanResult
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        wide, middle = options.max_width >= WIDE, options.max_width >= MIDDLE
+        yield from _head(self.result)
+        yield _table(self.result, wide=wide, middle=middle)
+        yield _sinks(self.result)
+        for note in self.result.warnings:
+            yield Text(f"! {visible(note)}", style="yellow")
+
+
+def _table(result: ScanResult, *, wide: bool, middle: bool) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1), collapse_padding=True)
+    table.add_column("layer", justify="right", no_wrap=True)
+    table.add_column("score", no_wrap=True, style="blue")
     for name in ("paper", "held-out", "ordinary"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("incr.", no_wrap=True)
+    table.add_column("incr.", no_wrap=True, style="cyan")
     for name in ("paper", "held-out", "ordinary"):
-        table.add_column(name, justify="right", style="cyan", no_wrap=True)
-    for name in ("‖z‖/‖y‖", "cosine", "worst 1 %", "sinks"):
+        table.add_column(name, justify="right", no_wrap=True, style="cyan")
+    names = ["ratio", *(["cosine"] if middle else []), *(["worst 1 %"] if wide else []), "sinks"]
+    for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for layer in result.layers:
         score, increment = layer.score, layer.increment
         table.add_row(
             str(layer.layer),
-            bar(score.ordinary if score.ordinary is not None else score.paper),
-            *(number(v) for v in (score.paper, score.heldout, score.ordinary)),
-            bar(increment.ordinary if increment.ordinary is not None else increment.paper),
-            *(number(v) for v in (increment.paper, increment.heldout, increment.ordinary)),
-            f"{layer.norm_ratio:.3f}",
-            f"{layer.cosine:.4f}",
-            "–" if layer.tails.share_1 is None else f"{100 * layer.tails.share_1:.0f} %",
-            f"[red]◆[/] {layer.sinks.count}" if layer.sinks.count else "",
+            bar(judged(score)),
+            *(number(getattr(score, kind)) for kind in KINDS),
+            bar(judged(increment)),
+            *(number(getattr(increment, kind)) for kind in KINDS),
+            *_rest(layer, names),
         )
     mean = result.summary()
     table.add_section()
     table.add_row(
         "mean",
         "",
-        *(number(mean["score"][k]) for k in ("paper", "heldout", "ordinary")),
+        *(number(mean["score"][kind]) for kind in KINDS),
         "",
-        *(number(mean["increment"][k]) for k in ("paper", "heldout", "ordinary")),
-        number(mean["norm_ratio"])[:5],
-        number(mean["cosine"]),
+        *(number(mean["increment"][kind]) for kind in KINDS),
+        number(mean["norm_ratio"], 3),
+        *([number(mean["cosine"], 3)] if middle else []),
         style="bold",
     )
-    return Group(head, table, *_sinks(result), *(Text(f"! {note}", style="yellow") for note in result.warnings))
-
-
-def compare_table(results: Sequence[ScanResult], labels: Sequence[str]) -> Table:
-    """Return means per model and, below the first, the difference to it."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("model")
-    for name in ("layers", "score paper", "held-out", "ordinary", "incr. paper", "held-out", "ordinary"):
-        table.add_column(name, justify="right")
-    first = _means(results[0])
-    for index, (result, label) in enumerate(zip(results, labels, strict=True)):
-        means = _means(result)
-        table.add_row(escape(visible(label)), str(len(result.layers)), *(number(v) for v in means))
-        if index:
-            gaps = [None if a is None or b is None else a - b for a, b in zip(means, first, strict=True)]
-            table.add_row("  against the first", "", *("–" if g is None else f"{g:+.4f}" for g in gaps), style="dim")
     return table
 
 
-def bar(value: float | None, width: int = 5) -> str:
-    """Return a bar of `width` cells for a value in [0, 1]."""
-    if value is None:
-        return "·" * width
-    eighths = round(min(max(value, 0.0), 1.0) * width * 8)
-    full, rest = divmod(eighths, 8)
-    return ("█" * full + ("▏▎▍▌▋▊▉"[rest - 1] if rest else "")).ljust(width, "·")
+def _rest(layer: LayerResult, names: list[str]) -> list[str]:
+    cells = {
+        "ratio": number(layer.norm_ratio, 3),
+        "cosine": number(layer.cosine, 3),
+        "worst 1 %": percent(layer.tails.share_1, 0),
+        "sinks": f"[red]◆[/] {layer.sinks.count}" if layer.sinks.count else "",
+    }
+    return [cells[name] for name in names]
 
 
-def number(value: float | None) -> str:
-    """Return four decimals, cut and not rounded up to 1: 0.99996 is not exactly linear."""
-    if value is None:
-        return "–"
-    return f"{min(value, 0.9999) if value < 1 else value:.4f}"
+def _head(result: ScanResult) -> list[Text]:
+    facts: dict[str, Any] = result.provenance
+    per_d = facts.get("tokens_per_d") or {}
+    return [
+        Text.assemble((visible(facts.get("model", "model")), "bold"), " on ", visible(facts.get("text", "text"))),
+        Text(
+            f"{facts.get('tokens', 0):,} tokens in {facts.get('documents', '?')} documents · width {facts.get('d', '?')} "
+            f"· tokens / d: {per_d.get('paper', '?')} paper, {per_d.get('heldout', '?')} held-out, "
+            f"{per_d.get('ordinary', '?')} ordinary",
+            style="dim",
+        ),
+        Text.assemble(
+            ("score ", "dim"),
+            (sparkline(judged(layer.score) for layer in result.layers), "blue"),
+            ("  increment ", "dim"),
+            (sparkline(judged(layer.increment) for layer in result.layers), "cyan"),
+            "\n",
+        ),
+    ]
 
 
-def visible(value: Any) -> str:
-    """Return text with control characters and surrogates written out."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
+def _sinks(result: ScanResult) -> Text:
+    """Name the sink tokens of the layer where they weigh most."""
+    heavy = max(result.layers, key=lambda layer: (layer.sinks.variance_share or 0.0, layer.sinks.count))
+    if not heavy.sinks.count:
+        return Text("\nNo sink tokens.", style="dim")
+    names = ", ".join(
+        f"{token(plain(t['token'], 24))} at position {t['position']} ({t['count']}×)" for t in heavy.sinks.tokens[:5]
+    )
+    return Text.assemble(
+        ("\n◆ sinks", "red"),
+        f" weigh most in layer {heavy.layer}: {heavy.sinks.count} tokens ({percent(heavy.sinks.share_of_tokens, 2)}) "
+        f"carry {percent(heavy.sinks.variance_share)} of the variance: {names}",
+    )
 
 
 def _means(result: ScanResult) -> list[float | None]:
     summary = result.summary()
-    return [summary[name][kind] for name in ("score", "increment") for kind in ("paper", "heldout", "ordinary")]
-
-
-def _sinks(result: ScanResult) -> list[Text]:
-    """Name the sink tokens of the layer where they weigh most."""
-    heavy = max(result.layers, key=lambda layer: layer.sinks.variance_share or 0.0)
-    if not heavy.sinks.count:
-        return [Text("No sink tokens.", style="dim")]
-    names = ", ".join(f"{visible(t['token'])!r} at {t['position']} ({t['count']}x)" for t in heavy.sinks.tokens[:5])
-    share = 100 * (heavy.sinks.variance_share or 0.0)
-    return [
-        Text.assemble(
-            ("◆ sinks", "red"),
-            f" in layer {heavy.layer}: {heavy.sinks.count} tokens ({100 * heavy.sinks.share_of_tokens:.2f} %) carry "
-            f"{share:.1f} % of the variance: {names}",
-        )
-    ]
+    return [summary[name][kind] for name in ("score", "increment") for kind in KINDS]

@@ -1,0 +1,136 @@
+"""What a scan costs over a bare forward pass, on the demo model: one JSON line a case, ratios from one run.
+
+    python benchmarks/scan.py [--tokens 16384] [--text FILE]
+
+Peak memory is measured by the second form, each size in a process of its own:
+
+    python benchmarks/scan.py --memory
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+import rectilinear
+from rectilinear.data.text import read_text
+from rectilinear.models.stack import decoder_stack, forward, watch
+
+WINDOW, BATCH = 512, 4
+
+
+def windows(tokenizer: object, text: str | None, tokens: int) -> torch.Tensor:
+    """Return [n, 512] token ids, the text repeated where it is too short."""
+    ids: list[int] = []
+    while len(ids) < tokens:
+        for document in islice(read_text(text).documents(), 1000):
+            ids += tokenizer(document, verbose=False)["input_ids"]  # type: ignore[operator]
+            if len(ids) >= tokens:
+                break
+    return torch.tensor(ids[: tokens // WINDOW * WINDOW]).view(-1, WINDOW)
+
+
+def bare(model: object, ids: torch.Tensor) -> float:
+    """Return the seconds of a forward pass without the head."""
+    stack = decoder_stack(model)
+    start = time.perf_counter()
+    with torch.inference_mode():
+        for part in ids.split(BATCH):
+            forward(model, stack, part, None)
+    return time.perf_counter() - start
+
+
+def scanned(model: object, tokenizer: object, ids: torch.Tensor) -> float:
+    """Return the seconds of a whole scan, report included."""
+    start = time.perf_counter()
+    result = rectilinear.scan(model, tokenizer, input_ids=ids)
+    with tempfile.TemporaryDirectory() as folder:
+        result.save(Path(folder) / "scan")
+    return time.perf_counter() - start
+
+
+def two_pass(model: object, ids: torch.Tensor) -> float:
+    """Return the seconds of both scores of all layers by SVD, activations kept, forward pass included."""
+    stack = decoder_stack(model)
+    kept: list[list[torch.Tensor]] = [[] for _ in range(len(stack) + 1)]
+
+    def keep(index: int, x: torch.Tensor, y: torch.Tensor) -> None:
+        kept[index].append(x.reshape(-1, x.shape[-1]))
+        if index == len(stack) - 1:
+            kept[-1].append(y.reshape(-1, y.shape[-1]))
+
+    start = time.perf_counter()
+    with torch.inference_mode(), watch(stack, keep):
+        for part in ids.split(BATCH):
+            forward(model, stack, part, None)
+    for below, above in zip(kept[:-1], kept[1:], strict=True):
+        x, y = torch.cat(below), torch.cat(above)
+        for target in (y, y - x):
+            basis = torch.linalg.svd(x - x.mean(0), full_matrices=False).U
+            centred = target - target.mean(0)
+            float((centred - basis @ (basis.T @ centred)).square().sum() / centred.square().sum())
+    return time.perf_counter() - start
+
+
+def memory(tokens: int) -> int:
+    """Return the peak resident MiB of a scan of `tokens` in this process."""
+    model, tokenizer = rectilinear.load("demo")
+    rectilinear.scan(model, tokenizer, input_ids=windows(tokenizer, None, tokens))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def main() -> None:
+    """Run the cases asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tokens", type=int, default=16_384)
+    parser.add_argument("--text")
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peak:
+        print(memory(options.peak))
+        return
+    if options.memory:
+        for tokens in (16_384, 65_536):
+            done = subprocess.run([sys.executable, __file__, "--peak", str(tokens)], capture_output=True, check=True)
+            print(json.dumps({"case": "peak memory", "tokens": tokens, "MiB": int(done.stdout)}))
+        return
+    model, tokenizer = rectilinear.load("demo")
+    ids = windows(tokenizer, options.text, options.tokens)
+    bare(model, ids[:BATCH])  # the first pass pays for allocation
+    forwards, scans = [], []
+    for _ in range(3):  # in turn, so that a drifting machine speeds or slows both
+        forwards.append(bare(model, ids))
+        scans.append(scanned(model, tokenizer, ids))
+    base = statistics.median(forwards)
+    ratios = [scan / pass_ for scan, pass_ in zip(scans, forwards, strict=True)]
+    print(json.dumps({"case": "forward without head", "tokens": ids.numel(), "seconds": round(base, 2), "ratio": 1.0}))
+    print(
+        json.dumps(
+            {
+                "case": "scan and report",
+                "seconds": round(statistics.median(scans), 2),
+                "ratio": round(statistics.median(ratios), 3),
+            }
+        )
+    )
+    seconds = two_pass(model, ids)
+    print(
+        json.dumps(
+            {"case": "two-pass SVD of both scores", "seconds": round(seconds, 2), "ratio": round(seconds / base, 3)}
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

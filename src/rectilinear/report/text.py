@@ -1,0 +1,56 @@
+"""Numbers and text from data, made fit to be read; shared by terminal, figures and page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+TICKS = "▁▂▃▄▅▆▇█"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Return a fixed number of decimals, cut and not rounded up to 1: 0.99996 is not exactly linear."""
+    if value is None:
+        return "–"
+    if value <= -100:
+        return f"{value:.0f}"
+    if value < 1:
+        value = min(value, 1 - 10**-digits)
+    return f"{value:.{digits}f}"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """Return a share as a percentage."""
+    return "–" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def visible(value: Any) -> str:
+    """Return text with control characters, direction marks and lone surrogates written out as escapes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
+
+
+def token(value: Any) -> str:
+    """Return a token in quotes, so that spaces at its ends show."""
+    return "'" + visible(value) + "'"
+
+
+def plain(value: Any, longest: int = 60) -> str:
+    """Return visible text, cut to `longest` characters."""
+    text = visible(value)
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def sparkline(values: Iterable[float | None], width: int = 60) -> str:
+    """Return one block character a value, 0 to 1 from low to high, `·` for None; at most `width` of them."""
+    known = list(values)
+    if len(known) > width:
+        known = [known[i * len(known) // width] for i in range(width)]
+    return "".join("·" if v is None else TICKS[round(min(max(v, 0.0), 1.0) * (len(TICKS) - 1))] for v in known)
+
+
+def bar(value: float | None, width: int = 5) -> str:
+    """Return a bar of `width` cells for a value in [0, 1]."""
+    if value is None:
+        return "·" * width
+    full, rest = divmod(round(min(max(value, 0.0), 1.0) * width * 8), 8)
+    return ("█" * full + ("▏▎▍▌▋▊▉"[rest - 1] if rest else "")).ljust(width, "·")

@@ -1,0 +1,130 @@
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import tiny
+from typer.testing import CliRunner
+
+from rectilinear.cli.main import app, main
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "docs.jsonl"
+    path.write_text("\n".join(json.dumps({"text": t}) for t in tiny.documents()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def scanned(tmp_path_factory, folder, text):
+    out = tmp_path_factory.mktemp("out") / "scan"
+    done = CliRunner().invoke(app, ["scan", str(folder), "--text", str(text), "--window", "32", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "mean" in done.output
+    return out
+
+
+def fails(arguments, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["rectilinear", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    said = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert "Traceback" not in said
+    return said
+
+
+def test_scan_writes_the_whole_folder(scanned):
+    names = {p.relative_to(scanned).as_posix() for p in scanned.rglob("*") if p.is_file()}
+    plots = {f"plots/{n}.{e}" for n in ("profile", "norms", "tails", "spectra") for e in ("png", "svg")}
+    assert names == {"result.json", "arrays.safetensors", "layers.csv", "report.html", *plots}
+    document = json.loads((scanned / "result.json").read_text())
+    layer = document["layers"][1]
+    assert layer["layer"] == 1
+    assert {"paper", "heldout", "heldout_low", "heldout_high", "ordinary"} <= set(layer["score"])
+    assert {"norm_ratio", "cosine", "sinks", "increment"} <= set(layer)
+    assert document["provenance"]["command"].startswith("rectilinear ")
+    assert not list(scanned.parent.glob(".*"))
+
+
+def test_json_is_the_same_document(folder, text):
+    done = CliRunner().invoke(app, ["scan", str(folder), "--text", str(text), "--window", "32", "--json"])
+    assert json.loads(done.stdout)["schema"] == 1
+
+
+def test_text_from_standard_input(folder):
+    arguments = ["scan", str(folder), "--text", "-", "--window", "16", "--json"]
+    done = CliRunner().invoke(app, arguments, input="\n<|endoftext|>\n".join(tiny.documents()))
+    assert json.loads(done.stdout)["provenance"]["documents"] == 30
+
+
+def test_report_and_compare(scanned, tmp_path):
+    (scanned / "report.html").unlink()
+    assert CliRunner().invoke(app, ["report", str(scanned)]).exit_code == 0
+    assert (scanned / "report.html").exists()
+    out = tmp_path / "both"
+    arguments = ["compare", str(scanned), str(scanned), "--labels", "a,b", "--out", str(out), "--json"]
+    done = CliRunner().invoke(app, arguments)
+    assert [m["label"] for m in json.loads(done.stdout)["models"]] == ["a", "b"]
+    assert (out / "compare.html").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["report", "--help"], ["compare", "--help"], ["scan", "--help"]])
+def test_help_loads_no_torch(arguments):
+    code = (
+        f"import sys; sys.argv = ['rectilinear', *{arguments!r}]\nfrom rectilinear.cli.main import main\ntry: main()\n"
+    )
+    code += "except SystemExit: pass\nassert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_report_and_compare_load_no_torch(scanned, tmp_path):
+    for arguments in (["report", str(scanned)], ["compare", str(scanned), str(scanned), "--out", str(tmp_path / "c")]):
+        code = f"import sys; sys.argv = ['rectilinear', *{arguments!r}]\nfrom rectilinear.cli.main import main\n"
+        code += "try: main()\nexcept SystemExit as stop: assert not stop.code\n"
+        code += "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_wrong_input_is_one_line_and_exit_code_2(folder, text, scanned, tmp_path, capsys, monkeypatch):
+    empty, latin, image = tmp_path / "empty.txt", tmp_path / "latin.txt", tmp_path / "vision"
+    empty.write_text("")
+    latin.write_bytes(b"caf\xe9 au lait")
+    image.mkdir()
+    (image / "config.json").write_text('{"model_type": "vit", "architectures": ["ViTModel"]}')
+    (image / "model.safetensors").write_bytes(b"")
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "config.json").write_text("{}")
+    new = ["--out", tmp_path / "new"]
+    cases = [
+        (["scan", "no/such-model", *new], "cannot find the model 'no/such-model'"),
+        (["scan", "./nowhere", *new], "no such model folder"),
+        (["scan", image, *new], "expected a text model"),
+        (["scan", bare, *new], "weights"),
+        (["scan", folder, "--text", empty, *new], "empty"),
+        (["scan", folder, "--text", latin, *new], "UTF-8"),
+        (["scan", folder, "--text", tmp_path / "gone.txt", *new], "no such"),
+        (["scan", folder, "--text", text, "--window", "9999", *new], "at least one window"),
+        (["scan", folder, "--tokens", "many", *new], "--tokens"),
+        (["scan", folder, "--text", text, "--layers-path", "model.norm", *new], "ModuleList"),
+        (["scan", folder, "--device", "abacus", *new], "device"),
+        (["scan", folder, "--text", text, "--out", scanned], "--force"),
+        (["scan", folder, "--out", folder, "--force"], "no result folder|not replaced"),
+        (["report", tmp_path], "result.json"),
+        (["compare", scanned], "two or more"),
+    ]
+    for arguments, expected in cases:
+        said = fails(arguments, capsys, monkeypatch)
+        assert re.search(expected, said), (arguments, said)
+        assert len(said.strip().splitlines()) == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_result_of_another_schema_is_refused(scanned, tmp_path, capsys, monkeypatch):
+    document = json.loads((scanned / "result.json").read_text())
+    document["schema"] = 99
+    (tmp_path / "result.json").write_text(json.dumps(document))
+    assert "schema" in fails(["report", tmp_path], capsys, monkeypatch)

@@ -1,0 +1,29 @@
+"""Shared by all tests: no Hub, tiny helpers importable."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """A saved tiny llama with its tokenizer."""
+    import tiny
+
+    path = tmp_path_factory.mktemp("models") / "tiny-llama"
+    tiny.llama().save_pretrained(path)
+    tiny.tokenizer().save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def data():
+    """The folder of real data, where there is one."""
+    root = Path(__file__).parents[1]
+    found = Path(os.environ.get("RECTILINEAR_DATA", root.parent / "shared" / "data"))
+    if not (found / "wikitext2").is_dir():
+        pytest.skip("no real data: set RECTILINEAR_DATA")
+    return found

@@ -1,0 +1,145 @@
+import subprocess
+import sys
+
+import pytest
+import tiny
+import torch
+from sklearn.metrics import r2_score
+
+import rectilinear
+from rectilinear.models.stack import decoder_stack, forward, watch
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.llama()
+
+
+@pytest.fixture(scope="module")
+def result(model):
+    return rectilinear.scan(model, tiny.tokenizer(), tiny.documents(), window=32)
+
+
+def rows_of(model, ids):
+    stack, seen = decoder_stack(model), {}
+    with torch.inference_mode(), watch(stack, lambda i, x, y: seen.update({i: (x.double(), y.double())})):
+        forward(model, stack, ids, None)
+    return {i: tuple(t.reshape(-1, t.shape[-1]) for t in pair) for i, pair in seen.items()}
+
+
+def test_heldout_score_is_r2_on_unseen_rows_of_the_map_of_the_rest(model):
+    ids = torch.randint(1, tiny.VOCAB, (40, 16), generator=torch.Generator().manual_seed(3))
+    result = rectilinear.scan(model, input_ids=ids, holdout=0.25)
+    assert result.provenance["tokens_fit"] == 30 * 16
+    for i, (x, y) in rows_of(model, ids).items():
+        one = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], 1)
+        for target, ours in ((y, result.layers[i].score), (y - x, result.layers[i].increment)):
+            weight = torch.linalg.lstsq(one[:480], target[:480]).solution
+            judged = r2_score(target[480:], one[480:] @ weight, multioutput="variance_weighted")
+            assert ours.heldout == pytest.approx(judged, abs=1e-5)
+            assert ours.heldout_low <= ours.heldout <= ours.heldout_high
+            assert ours.paper > ours.heldout  # in-sample flatters
+
+
+def test_geometry_is_the_mean_over_tokens(model):
+    ids = torch.randint(1, tiny.VOCAB, (10, 16), generator=torch.Generator().manual_seed(3))
+    result = rectilinear.scan(model, input_ids=ids)
+    for i, (x, y) in rows_of(model, ids).items():
+        layer = result.layers[i]
+        assert layer.norm_ratio == pytest.approx(float(((y - x).norm(dim=1) / y.norm(dim=1)).mean()), rel=1e-5)
+        cosine = torch.cosine_similarity(x, y)
+        assert layer.cosine == pytest.approx(float(cosine.mean()), abs=1e-5)
+        assert layer.cosine_std == pytest.approx(float(cosine.std(correction=0)), abs=1e-4)
+        assert layer.stream_norm_max == pytest.approx(float(y.norm(dim=1).max()), rel=1e-5)
+
+
+def test_batching_does_not_change_the_result(model, result):
+    again = rectilinear.scan(model, tiny.tokenizer(), tiny.documents(), window=32, batch_tokens=100)
+    for a, b in zip(result.layers, again.layers, strict=True):
+        assert a.score.paper == pytest.approx(b.score.paper, abs=1e-6)
+        assert a.increment.heldout == pytest.approx(b.increment.heldout, abs=1e-6)
+
+
+def test_sinks_are_found_named_and_set_apart():
+    model = tiny.llama()
+    with torch.no_grad():
+        model.model.embed_tokens.weight[7] *= 500
+    texts = [t + " w7" for t in tiny.documents()]
+    result = rectilinear.scan(model, tiny.tokenizer(), texts)
+    for layer in result.layers:
+        assert layer.sinks.tokens[0]["token"] == "w7"
+        assert layer.sinks.tokens[0]["position"] == 40
+        assert layer.sinks.variance_share > 0.9
+        assert layer.score.paper > 0.999 > layer.score.ordinary
+    plain = rectilinear.scan(model, tiny.tokenizer(), tiny.documents(), sink_multiple=1e9)
+    assert plain.layers[0].sinks.count == 0
+    assert plain.layers[0].score.ordinary == plain.layers[0].score.heldout
+
+
+def test_triggers_are_the_worst_heldout_tokens(result):
+    for layer in result.layers:
+        errors = [t["error"] for t in layer.triggers]
+        assert errors == sorted(errors, reverse=True)
+        assert errors[0] == pytest.approx(layer.tails.max, rel=1e-6)
+        assert all(t["document"] >= 22 for t in layer.triggers)
+
+
+def test_submodules_and_determinism(model, result):
+    again = rectilinear.scan(model, tiny.tokenizer(), tiny.documents(), window=32, submodules=True)
+    assert [s.name for s in again.layers[0].submodules] == ["attention", "mlp"]
+    assert again.layers[0].score == result.layers[0].score
+
+
+def test_half_precision_is_raised_before_the_moments(model):
+    import copy
+
+    half = copy.deepcopy(model).to(torch.bfloat16)
+    result = rectilinear.scan(half, tiny.tokenizer(), tiny.documents())
+    assert result.provenance["dtype"] == "bfloat16"
+    assert all(0 < layer.score.paper <= 1 for layer in result.layers)
+
+
+def test_not_finite_names_layer_and_document():
+    model = tiny.llama()
+    with torch.no_grad():
+        model.model.embed_tokens.weight[9] = float("nan")
+    texts = [t.replace("w9 ", "w1 ") for t in tiny.documents()]
+    texts[3] = "w1 w9 " + texts[3]
+    with pytest.raises(rectilinear.NonFiniteError, match=r"the embedding gave .* document 3 at token 1"):
+        rectilinear.scan(model, tiny.tokenizer(), texts, window=16)
+
+
+def test_warnings_say_what_to_distrust(model):
+    few = rectilinear.scan(model, tiny.tokenizer(), tiny.documents(3), window=16, tokens=1000)
+    said = " ".join(few.warnings)
+    assert "The text has 120 tokens, fewer than the 1,000 asked for" in said
+    assert "tokens per dimension, below 20" in said
+    assert "Fewer than 20 documents" in said
+    assert few.provenance["unit"] == "window"
+    none = rectilinear.scan(model, tiny.tokenizer(), tiny.documents(3), window=16, holdout=0)
+    assert none.layers[0].score.heldout is None
+    assert "Nothing was held out" in " ".join(none.warnings)
+
+
+def test_window_beyond_the_model_is_cut_with_a_note():
+    model = tiny.llama(max_position_embeddings=16)
+    result = rectilinear.scan(model, tiny.tokenizer(), tiny.documents(), window=64)
+    assert result.provenance["window"] == 16
+    assert "cut from 64 to 16" in " ".join(result.warnings)
+
+
+def test_bad_input_is_one_clear_line(model):
+    for options, said in (
+        ({}, "expected texts with a tokenizer"),
+        ({"input_ids": torch.ones(3)}, "expected integer input_ids"),
+        ({"input_ids": torch.ones(2, 3, dtype=torch.long), "attention_mask": torch.ones(2, 4)}, "mask of shape"),
+        ({"input_ids": torch.ones(2, 3, dtype=torch.long), "holdout": 1.0}, "holdout"),
+        ({"input_ids": torch.ones(2, 3, dtype=torch.long), "layers_path": "nope"}, "nope"),
+    ):
+        with pytest.raises(rectilinear.RectilinearError, match=said):
+            rectilinear.scan(model, **options)
+
+
+def test_import_loads_neither_torch_nor_transformers():
+    code = "import sys, rectilinear; assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
