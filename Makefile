@@ -12,7 +12,7 @@ BIN := .venv/bin
 	touch $@
 
 demo: .venv/.installed
-	$(BIN)/rectilinear scan demo --tokens 8192 --out demo-report --force
+	$(BIN)/rectilinear scan demo --out demo-report --force
 
 test: .venv/.installed
 	$(BIN)/python -m pytest

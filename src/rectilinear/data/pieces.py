@@ -72,8 +72,6 @@ def cut_pieces(tokenizer: Any, documents: Iterable[str], *, tokens: int | None, 
     left = tokens
     count = 0
     for document in documents:
-        if left is not None and left <= 0:
-            break
         ids = _ids(tokenizer, document, left)
         if not len(ids):
             continue
@@ -81,6 +79,8 @@ def cut_pieces(tokenizer: Any, documents: Iterable[str], *, tokens: int | None, 
         count += 1
         if left is not None:
             left -= len(ids)
+            if not left:  # before the next document is asked for: standard input may still be waiting for it
+                break
     total = sum(len(p.ids) for p in pieces)
     if not total:
         raise TextError("expected text, got none: the source is empty")

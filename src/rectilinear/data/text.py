@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from rectilinear.data.demo import demo_documents
 from rectilinear.errors import TextError, nearest
@@ -36,8 +36,8 @@ def read_text(source: str | None = None) -> Text:
 
     `demo` (or None): Python's own documentation. `-`: standard input. A .txt, .jsonl or .parquet file, plain or
     .gz (any other name counts as plain text). Else a Hub data set, `name[:config][#split]`. A plain text is split at
-    lines `<|endoftext|>`, else at top-level WikiText headings, else every 4 million characters; rows of jsonl, parquet and
-    data sets are documents.
+    lines `<|endoftext|>`, else at top-level WikiText headings, else every 4 million characters; rows of jsonl,
+    parquet and data sets are documents.
 
     Raises TextError at once for a missing file, and while reading for bad encoding, bad JSON or a missing column.
     """
@@ -52,9 +52,7 @@ def read_text(source: str | None = None) -> Text:
         return Text(path.name, lambda: _file(path))
     if path.suffix in SUFFIXES or source.startswith(("/", ".", "~")) or not HUB.fullmatch(source):
         there = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise TextError(
-            f"expected a text file or a Hub data set, got no such file: {source}.{nearest(path.name, there)}"
-        )
+        raise TextError(f"expected a text file or a Hub data set, got neither: {source}.{nearest(path.name, there)}")
     return Text(source, lambda: _hub(source))
 
 
@@ -74,17 +72,17 @@ def _file(path: Path) -> Iterator[str]:
         raise TextError(f"cannot read {path}: {error}") from error
 
 
-def _lines(file: IO[bytes], name: str) -> Iterator[str]:
+def _lines(file: Iterable[bytes], name: str) -> Iterator[str]:
     offset = 0  # kept by hand: a text stream decodes in chunks and would give the place within one
     for line in file:
         try:
-            text = line.decode("utf-8-sig" if offset == 0 else "utf-8")
+            text = line.decode("utf-8")
         except UnicodeDecodeError as error:
             raise TextError(
                 f"expected UTF-8 text in {name}, got byte 0x{line[error.start]:02x} at offset {offset + error.start} "
                 f"({error.reason}): convert it first, as with iconv -t utf-8"
             ) from error
-        yield text.replace("\r\n", "\n")
+        yield (text if offset else text.removeprefix("\ufeff")).replace("\r\n", "\n")
         offset += len(line)
 
 

@@ -35,6 +35,7 @@ def load(
     spread the layers over all GPUs. Weights are read from safetensors only. Raises ModelError, one line each.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoTokenizer
 
     source = str(_resolve(model))
@@ -48,7 +49,7 @@ def load(
             loaded = _class(config, model).from_pretrained(
                 source, dtype=chosen, use_safetensors=True, **placed, **common
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"cannot load the weights of {model!r}: {_first_line(error)}") from error
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, **common)
@@ -130,7 +131,7 @@ def _converted(gguf: Path, target: Path) -> Path:
             tokenizer.save_pretrained(part)
         if not target.exists():  # another process may have been faster
             part.replace(target)
-    except (OSError, ValueError, KeyError, IndexError, NotImplementedError) as error:
+    except Exception as error:  # a damaged file makes the reader raise almost any kind
         raise ModelError(f"cannot read {gguf} as a GGUF model: {_first_line(error)}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -171,7 +172,9 @@ def _class(config: PreTrainedConfig, model: str) -> Any:
 
     named = " ".join(config.architectures or [])
     # Encoders (BERT) are in both tables, and so are encoder-decoders (BART), whose decoder is meant.
-    encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_encoder_decoder
+    encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(
+        config, "is_encoder_decoder", False
+    )
     if encoder and "CausalLM" not in named and "LMHead" not in named:
         return AutoModelForMaskedLM
     if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or getattr(config, "auto_map", None):

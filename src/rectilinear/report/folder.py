@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DOCUMENT, ARRAYS, TABLE, PAGE, PLOTS = "result.json", "arrays.safetensors", "layers.csv", "report.html", "plots"
+PREFIXES = {"sinks": "sink_", "tails": "tail_", "spectrum": ""}  # of CSV columns, where not the field's name
 
 
 def save(result: ScanResult, out: Path, *, force: bool = False) -> Path:
@@ -35,7 +36,7 @@ def save(result: ScanResult, out: Path, *, force: bool = False) -> Path:
         # Bytes first: safetensors' own writer hides a full disk behind its own error. C order: it ignores strides.
         arrays = {name: np.asarray(array, order="C") for name, array in result.arrays.items()}
         (folder / ARRAYS).write_bytes(safetensors.numpy.save(arrays))
-        render(result, folder)
+        _draw(result, folder)
 
     return write_folder(out, fill, force=force, marker=DOCUMENT)
 
@@ -64,14 +65,24 @@ def load(path: str | Path) -> ScanResult:
 
 
 def render(result: ScanResult, out_dir: Path) -> None:
-    """Write the table, the plots and the page of a result into an existing folder; the data stay as they are."""
+    """Write the table, the plots and the page of a result into an existing folder; its data stay as they are.
+
+    Raises ResultError where the folder cannot be written.
+    """
+    try:
+        _draw(result, out_dir)
+    except OSError as error:
+        raise ResultError(f"cannot write {out_dir}: {error.strerror or error}") from error
+
+
+def _draw(result: ScanResult, folder: Path) -> None:
     from rectilinear.report.html import scan_page
     from rectilinear.report.plots import scan_figures
 
     figures = scan_figures(result)
-    write_figures(figures, out_dir / PLOTS)
-    (out_dir / TABLE).write_text(layers_csv(result), encoding="utf-8")
-    (out_dir / PAGE).write_text(scan_page(result, figures), encoding="utf-8")
+    write_figures(figures, folder / PLOTS)
+    (folder / TABLE).write_text(layers_csv(result), encoding="utf-8")
+    (folder / PAGE).write_text(scan_page(result, figures), encoding="utf-8")
 
 
 def write_figures(figures: dict[str, Figure], folder: Path) -> None:
@@ -83,7 +94,7 @@ def write_figures(figures: dict[str, Figure], folder: Path) -> None:
 
 
 def layers_csv(result: ScanResult) -> str:
-    """Return one line a layer, nested fields flattened with underscores, lists left out."""
+    """Return one line a layer, nested fields flattened (`score_paper`, `sink_count`), lists left out."""
     rows = [_flat(layer) for layer in result.to_dict()["layers"]]
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
@@ -146,7 +157,7 @@ def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, item in clean(value).items():
         if isinstance(item, dict):
-            flat |= _flat(item, f"{prefix}{key}_")
+            flat |= _flat(item, PREFIXES.get(key, f"{key}_"))
         elif not isinstance(item, list):
-            flat[prefix + key] = item
+            flat[key if key.startswith(prefix) else prefix + key] = item
     return flat

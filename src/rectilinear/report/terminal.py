@@ -112,8 +112,8 @@ def _head(result: ScanResult) -> list[Text]:
     return [
         Text.assemble((visible(facts.get("model", "model")), "bold"), " on ", visible(facts.get("text", "text"))),
         Text(
-            f"{facts.get('tokens', 0):,} tokens in {facts.get('documents', '?')} documents · width {facts.get('d', '?')} "
-            f"· tokens / d: {per_d.get('paper', '?')} paper, {per_d.get('heldout', '?')} held-out, "
+            f"{facts.get('tokens', 0):,} tokens in {facts.get('documents', '?')} documents · "
+            f"width {facts.get('d', '?')} · tokens / d: {per_d.get('paper', '?')} paper, {per_d.get('heldout', '?')} held-out, "
             f"{per_d.get('ordinary', '?')} ordinary",
             style="dim",
         ),

@@ -1,0 +1,97 @@
+"""Scan results made up, but shaped like real ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from rectilinear.results import LayerResult, ScanResult, Score, Sinks, Spectrum, Tails
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "\"'&",
+    "\u202eevil",
+    "😀",
+    "\ud800",
+    "[bold]x[/bold]",
+    "\x1b[31m",
+    "a\nb",
+    "$x^2$",
+)
+
+
+@pytest.fixture
+def make_scan() -> Callable[..., ScanResult]:
+    """Return the factory: a scan of so many layers, with or without text held out."""
+    return scan_of
+
+
+def scan_of(layers: int = 12, *, heldout: bool = True, model: str = "org/tiny [bold]<b>") -> ScanResult:
+    edges = 2.0 ** np.arange(-8, 12.25, 0.25)
+    counts = np.stack([_counts(edges, i) for i in range(layers)])
+    arrays = {"error_edges": edges, "error_histogram": counts} if heldout else {}
+    per_d = {"paper": 32.0, "heldout": 24.0, "ordinary": 23.9}
+    return ScanResult(
+        provenance={
+            "model": model,
+            "text": "wikitext-2 </title><script>alert(2)</script>",
+            "tokens": 18432,
+            "tokens_heldout": 4608 if heldout else 0,
+            "documents": 61,
+            "unit": "document",
+            "tokens_per_d": per_d,
+            "d": 576,
+            "window": 512,
+            "revision": None,
+            "versions": {"rectilinear": "0.1.0"},
+            "command": "rectilinear scan 'org/tiny' --text \ud800.txt",
+        },
+        layers=tuple(_layer(i, layers, heldout) for i in range(layers)),
+        warnings=("The held-out scores rest on few tokens <img src=x>.",),
+        arrays=arrays,
+    )
+
+
+def _counts(edges: np.ndarray, layer: int) -> np.ndarray:
+    rng = np.random.default_rng(layer)
+    errors = np.exp(rng.normal(1 + 0.15 * layer, 0.4, 4000)) * (1 + rng.pareto(2.5, 4000))
+    return np.histogram(errors, edges)[0]
+
+
+def _layer(i: int, layers: int, heldout: bool) -> LayerResult:
+    depth = i / max(layers - 1, 1)
+    sinks = 0.15 < depth < 0.9
+    paper = 0.99965 if sinks else 0.97 - 0.05 * depth
+    unseen = 0.93 - 0.12 * math.sin(3 * depth) if heldout else None
+    inner = 0.35 + 0.4 * math.cos(2 * depth) ** 2 if heldout else None
+    if heldout and i == 3:
+        inner = -1.7
+    tokens = tuple({"token": t, "position": p, "count": 40 - p, "norm": 29000.0} for p, t in enumerate(HOSTILE))
+    triggers = tuple(
+        {"token": t, "document": p, "position": 7, "error": 90.0 - p, "relative_error": 1.4, "sink": p == 0}
+        for p, t in enumerate(HOSTILE)
+    )
+    tails = Tails(5 + i, 40 + i, 900.0, 0.31, 0.48, 0.6, 1.8) if heldout else Tails(*[None] * 7)
+    return LayerResult(
+        layer=i,
+        score=_score(paper, unseen),
+        increment=_score(0.99 if sinks else 0.7 - 0.2 * depth, inner),
+        norm_ratio=0.4 - 0.3 * math.sin(3 * depth),
+        cosine=0.95 - 0.1 * depth**2,
+        cosine_std=0.03,
+        stream_norm_median=100.0 * (1 + i),
+        stream_norm_max=29000.0 if sinks else 300.0 * (1 + i),
+        sinks=Sinks(61, 0.0033, 0.981, tokens) if sinks else Sinks(0, 0.0, 0.0),
+        tails=tails,
+        spectrum=Spectrum(0.1 + 0.2 * depth, 300 - 100 * depth, None if i == 0 else 14.5),
+        triggers=triggers if heldout else (),
+    )
+
+
+def _score(paper: float, unseen: float | None) -> Score:
+    if unseen is None:
+        return Score(paper, *[None] * 6)
+    return Score(paper, unseen, unseen - 0.03, unseen + 0.02, unseen - 0.02, unseen - 0.05, unseen)
