@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import torch
@@ -73,7 +73,7 @@ def two_pass(model: object, ids: torch.Tensor) -> float:
     with torch.inference_mode(), watch(stack, keep):
         for part in ids.split(BATCH):
             forward(model, stack, part, None)
-    for below, above in zip(kept[:-1], kept[1:], strict=True):
+    for below, above in pairwise(kept):
         x, y = torch.cat(below), torch.cat(above)
         for target in (y, y - x):
             basis = torch.linalg.svd(x - x.mean(0), full_matrices=False).U

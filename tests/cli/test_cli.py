@@ -4,9 +4,9 @@ import subprocess
 import sys
 
 import pytest
-import tiny
 from typer.testing import CliRunner
 
+import tiny
 from rectilinear.cli.main import app, main
 
 

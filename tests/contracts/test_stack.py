@@ -14,7 +14,6 @@ from rectilinear.errors import ModelError
 from rectilinear.models.stack import base_model, decoder_stack, forward, watch, width
 from rectilinear.models.submodules import find_parts, watch_parts
 
-
 # The norm comes after the sum, so no two tensors of the layer add up to what it adds to the stream.
 POST_NORM = {"opt_350m"}
 PARALLEL = {"gpt_neox", "gptj", "falcon", "phi", "cohere"}

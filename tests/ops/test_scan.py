@@ -2,11 +2,11 @@ import subprocess
 import sys
 
 import pytest
-import tiny
 import torch
 from sklearn.metrics import r2_score
 
 import rectilinear
+import tiny
 from rectilinear.models.stack import decoder_stack, forward, watch
 
 

@@ -118,6 +118,7 @@ def test_what_cannot_be_loaded_is_named(make_scan, undrawn, tmp_path):
     (out / "arrays.safetensors").write_bytes(b"damaged")
     with pytest.raises(ResultError, match=r"arrays\.safetensors"):
         load(out)
+    (out / "arrays.safetensors").unlink()
     document = json.loads((out / "result.json").read_text(encoding="utf-8"))
     (out / "result.json").write_text(json.dumps({**document, "schema": 99}), encoding="utf-8")
     with pytest.raises(ResultError, match="schema 99"):

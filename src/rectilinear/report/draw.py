@@ -32,23 +32,24 @@ def score_limits(axis: Axes, curves: Sequence[np.ndarray]) -> None:
     """Fit the axis to the curves, no lower than FLOOR and no higher than 1 and a margin."""
     known = np.concatenate([curve[np.isfinite(curve)] for curve in curves])
     low, high = (known.min(), known.max()) if len(known) else (0.0, 1.0)
-    low = max(low, FLOOR)
+    low, high = max(low, FLOOR), max(min(high, 1.0), FLOOR)
     margin = max(0.08 * (high - low), 0.01)
-    axis.set_ylim(low - 1.5 * margin, min(high, 1.0) + margin)
+    axis.set_ylim(low - 1.5 * margin, high + margin)
 
 
 def line(
     axis: Axes, x: np.ndarray, y: np.ndarray, colour: str, label: str = "", *, style: str = "-", marker: str = "o"
 ) -> None:
     """Draw one curve; on an axis with set limits, values below it become arrows at its edge."""
-    marker = marker if len(x) <= NAMED or len(x) == 1 else ""
-    if len(x) == 1:
-        marker = marker or "_"
+    if len(x) > NAMED:
+        marker = ""
+    elif len(x) == 1:
+        marker = marker or "_"  # one layer makes no line
     # `$` starts mathematics in matplotlib; a label is data.
     text = plain(label).replace("$", r"\$")
     axis.plot(x, y, style, marker=marker, color=colour, ms=4, lw=1.6, label=text or "_nolegend_")
     below = y < axis.get_ylim()[0]
-    if axis.get_autoscaley_on() is False and below.any():
+    if not axis.get_autoscaley_on() and below.any():
         bottom = np.full(below.sum(), 0.06)
         axis.plot(x[below], bottom, "v", color=colour, ms=6, transform=axis.get_xaxis_transform())
 
@@ -58,7 +59,7 @@ def panels(count: int, height: float) -> tuple[Figure, Sequence[Axes]]:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(hspace=0.04))
+    figure = Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(hspace=0.08))
     axes = figure.subplots(count, 1, sharex=True)
     for axis in axes:
         unframe(axis)
@@ -78,11 +79,12 @@ def unframe(axis: Axes) -> None:
 
 def log_scale(axis: Axes) -> None:
     """Make y logarithmic, labelled 0.2 and not 2 x 10^-1."""
-    from matplotlib.ticker import LogFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     axis.set_yscale("log")
-    axis.yaxis.set_major_formatter(LogFormatter())
-    axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def layer_axis(axis: Axes, x: np.ndarray) -> None:

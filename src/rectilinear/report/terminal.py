@@ -113,8 +113,8 @@ def _head(result: ScanResult) -> list[Text]:
         Text.assemble((visible(facts.get("model", "model")), "bold"), " on ", visible(facts.get("text", "text"))),
         Text(
             f"{facts.get('tokens', 0):,} tokens in {facts.get('documents', '?')} documents · "
-            f"width {facts.get('d', '?')} · tokens / d: {per_d.get('paper', '?')} paper, {per_d.get('heldout', '?')} held-out, "
-            f"{per_d.get('ordinary', '?')} ordinary",
+            f"width {facts.get('d', '?')} · tokens / d: {per_d.get('paper', '?')} paper, "
+            f"{per_d.get('heldout', '?')} held-out, {per_d.get('ordinary', '?')} ordinary",
             style="dim",
         ),
         Text.assemble(
