@@ -1,4 +1,4 @@
-"""Shared by all tests: no Hub, tiny helpers importable."""
+"""Shared by all tests: no Hub, one tiny saved model, the real data where there are some."""
 
 import os
 from pathlib import Path
