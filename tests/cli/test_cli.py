@@ -45,7 +45,7 @@ def test_scan_writes_the_whole_folder(scanned):
     assert layer["layer"] == 1
     assert {"paper", "heldout", "heldout_low", "heldout_high", "ordinary"} <= set(layer["score"])
     assert {"norm_ratio", "cosine", "sinks", "increment"} <= set(layer)
-    assert document["provenance"]["command"].startswith("rectilinear ")
+    assert document["provenance"]["command"].startswith("rectilinear")
     assert not list(scanned.parent.glob(".*"))
 
 
@@ -106,7 +106,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(folder, text, scanned, tmp_path
         (["scan", bare, *new], "weights"),
         (["scan", folder, "--text", empty, *new], "empty"),
         (["scan", folder, "--text", latin, *new], "UTF-8"),
-        (["scan", folder, "--text", tmp_path / "gone.txt", *new], "no such"),
+        (["scan", folder, "--text", tmp_path / "gone.txt", *new], "got neither"),
         (["scan", folder, "--text", text, "--window", "9999", *new], "at least one window"),
         (["scan", folder, "--tokens", "many", *new], "--tokens"),
         (["scan", folder, "--text", text, "--layers-path", "model.norm", *new], "ModuleList"),
