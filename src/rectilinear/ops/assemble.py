@@ -30,7 +30,8 @@ def layer_results(
     eigenvalues = [_eigenvalues(moments) for moments in outputs]
     results = []
     for index, layer in enumerate(layers):
-        score, increment = layer.pair.score(seed)
+        every = layer.pair.every  # a merge of d x d matrices: done once
+        score, increment = layer.pair.score(seed, every)
         norms = gatherer.positions[index + 1].norms
         mean = layer.cosine_sum / layer.count
         results.append(
@@ -43,7 +44,7 @@ def layer_results(
                 cosine_std=max(layer.cosine_squares / layer.count - mean * mean, 0.0) ** 0.5,
                 stream_norm_median=norms.quantile(0.5) or 0.0,
                 stream_norm_max=norms.max or 0.0,
-                sinks=_sinks(layer, tokenizer),
+                sinks=_sinks(layer, every, tokenizer),
                 tails=_tails(layer.errors),
                 spectrum=Spectrum(
                     anisotropy(eigenvalues[index]),
@@ -74,11 +75,11 @@ def _tails(errors: LogHistogram) -> Tails:
     )
 
 
-def _sinks(layer: Layer, tokenizer: PreTrainedTokenizerBase | None) -> Sinks:
+def _sinks(layer: Layer, every: Moments, tokenizer: PreTrainedTokenizerBase | None) -> Sinks:
     share = None
     if layer.pair.sink is not None:
-        every = float(layer.pair.every.syy)
-        share = 1 - float(layer.pair.ordinary.syy) / every if every > 0 else None
+        total = float(every.syy)
+        share = 1 - float(layer.pair.ordinary.syy) / total if total > 0 else None
     named = tuple(
         {
             "token": token_text(tokenizer, token),

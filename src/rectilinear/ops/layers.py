@@ -58,13 +58,12 @@ class Position:
 
         The median is that of the first batches and then fixed, so the verdict does not depend on what comes later.
         """
-        calibrated = self.threshold is not None
         self.norms.update(norms)
-        if not calibrated:
-            median = self.norms.quantile(0.5) or 0.0
+        limit = self.threshold
+        if limit is None:
+            limit = multiple * (self.norms.quantile(0.5) or 0.0)
             if self.norms.count >= CALIBRATION_TOKENS:
-                self.threshold = multiple * median
-        limit = self.threshold if self.threshold is not None else multiple * median
+                self.threshold = limit
         found = norms > limit
         return found if bool(found.any()) and limit > 0 else None
 

@@ -115,9 +115,9 @@ class Pair:
             self.heldout_ordinary.update(x, z, block, sinks)
         return self.heldout.update(x, z, block, None)
 
-    def score(self, seed: int) -> tuple[Score, Score]:
-        """Return the score and the increment score of everything seen."""
-        paper = scores(self.every)
+    def score(self, seed: int, every: Moments | None = None) -> tuple[Score, Score]:
+        """Return the score and the increment score of everything seen; `every` where it has been merged already."""
+        paper = scores(self.every if every is None else every)
         out = []
         for value, residual in ((paper.score, True), (paper.increment, False)):
             held = self.heldout.score(residual, seed) if self.heldout is not None else (None, None, None)

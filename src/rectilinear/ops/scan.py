@@ -18,7 +18,7 @@ import torch
 from rectilinear.data.pieces import Batch, Piece, Pieces, batches, cut_pieces, from_ids
 from rectilinear.errors import TextError
 from rectilinear.models.load import fingerprint, model_id
-from rectilinear.models.stack import decoder_stack, forward, watch
+from rectilinear.models.stack import decoder_stack, forward, watch, width
 from rectilinear.models.submodules import watch_parts
 from rectilinear.ops.assemble import layer_results
 from rectilinear.ops.layers import SAMPLE, Gatherer, Rows
@@ -74,9 +74,8 @@ def scan(
         raise TextError(f"expected a holdout between 0 and 1, got {holdout}: 0.25 keeps a quarter of the tokens unseen")
     started = time.perf_counter()
     stack = decoder_stack(model, layers_path)
-    width = model.config.get_text_config().hidden_size
     notes: list[str] = []
-    budget = max(16_384, 32 * width) if tokens is None else None if tokens == "all" else tokens
+    budget = max(16_384, 32 * width(model)) if tokens is None else None if tokens == "all" else tokens
     if input_ids is not None:
         pieces = from_ids(
             _numpy(input_ids), None if attention_mask is None else _numpy(attention_mask), holdout=holdout
@@ -184,7 +183,7 @@ def _numpy(values: Any) -> np.ndarray:
 
 
 def _facts(model: PreTrainedModel, pieces: Pieces, layers: tuple[LayerResult, ...]) -> dict[str, Any]:
-    width = int(model.config.get_text_config().hidden_size)
+    d = width(model)
     versions = {name: importlib.metadata.version(name) for name in ("rectilinear", "torch", "transformers", "numpy")}
     return {
         "model": model_id(model),
@@ -196,13 +195,13 @@ def _facts(model: PreTrainedModel, pieces: Pieces, layers: tuple[LayerResult, ..
         "tokens_fit": pieces.tokens_fit,
         "tokens_heldout": pieces.tokens_heldout,
         "tokens_per_d": {
-            "paper": round(pieces.tokens / width, 3),
-            "heldout": round(pieces.tokens_fit / width, 3),
-            "ordinary": round((pieces.tokens_fit - max(layer.sinks.count for layer in layers)) / width, 3),
+            "paper": round(pieces.tokens / d, 3),
+            "heldout": round(pieces.tokens_fit / d, 3),
+            "ordinary": round((pieces.tokens_fit - max(layer.sinks.count for layer in layers)) / d, 3),
         },
         "documents": pieces.documents,
         "unit": pieces.unit,
-        "d": width,
+        "d": d,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
         "versions": {**versions, "python": platform.python_version()},
