@@ -123,7 +123,8 @@ def _whitener(moments: Moments) -> tuple[_Whitener, Tensor]:
     # A constant column leaves only the round-off of its own square about the shift.
     keep = variance > 16 * moments.eps * moments.xx.diagonal()
     scale = variance[keep].sqrt()
-    correlation = sxx[keep][:, keep] / torch.outer(scale, scale)
+    varying = sxx if bool(keep.all()) else sxx[keep][:, keep]
+    correlation = varying / scale[:, None] / scale
     triangle, failed = torch.linalg.cholesky_ex(correlation)
     if not failed and (len(scale) == 0 or float(triangle.diagonal().square().min()) > 16 * moments.eps):
         return _Whitener(triangle, None, scale), keep

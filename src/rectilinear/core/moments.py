@@ -75,9 +75,10 @@ class Moments:
         with full_precision():
             self.xx += a.T @ a
             self.xz += a.T @ b
-        self.sum_x += a.sum(0, dtype=torch.float64)
-        self.sum_z += b.sum(0, dtype=torch.float64)
-        self.zz += b.square().sum(dtype=torch.float64)
+        # Like the products: pairwise in the rows' own precision over one update, float64 beyond it.
+        self.sum_x += a.sum(0)
+        self.sum_z += b.sum(0)
+        self.zz += torch.linalg.vector_norm(b, dim=1).double().square().sum()
         self.n += n
         if work == torch.float32:
             self.eps = EPS32

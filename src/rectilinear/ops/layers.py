@@ -173,7 +173,7 @@ class Gatherer:
         """Return the mean held-out score so far, None while fitting."""
         values = []
         for pair in self.pairs():
-            if pair.heldout is not None and pair.heldout.n:
+            if pair.heldout is not None and float(pair.heldout.totals_y.sum()):
                 values.append(1 - float(pair.heldout.errors.sum()) / max(float(pair.heldout.totals_y.sum()), 1e-300))
         return sum(values) / len(values) if values else None
 

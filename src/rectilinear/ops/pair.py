@@ -17,55 +17,49 @@ from rectilinear.results import Score
 class HeldOut:
     """Errors of one map on unseen rows, summed over each block of documents.
 
-    errors, totals_y, totals_z: [blocks]; totals are about the means of the fit rows. drift_y, drift_z [d]: sums of the
-    same deviations, from which the totals about the held-out rows' own mean follow.
+    errors, totals_y, totals_z: [blocks]; totals are about the means of the fit rows, center_y and center_z [d].
+    fitted: n and sums of the fit rows, from which with those of all rows the held-out rows' own means follow.
     """
 
     map: AffineMap
     center_y: Tensor
     center_z: Tensor
+    fitted: tuple[int, Tensor, Tensor]
     errors: Tensor
     totals_y: Tensor
     totals_z: Tensor
-    drift_y: Tensor
-    drift_z: Tensor
-    n: int = 0
 
     @classmethod
     def of(cls, moments: Moments, blocks: int) -> HeldOut:
         """Fit the map on `moments` and start with no held-out rows."""
-
-        def zeros(size: int) -> Tensor:
-            return torch.zeros(size, dtype=torch.float64, device=moments.xx.device)
-
-        d = len(moments.sum_z)
-        fitted = fit(moments).to(torch.float32)
-        center_z = moments.mean_z.float()
-        center_y = (moments.mean_x + moments.mean_z).float()
-        return cls(fitted, center_y, center_z, zeros(blocks), zeros(blocks), zeros(blocks), zeros(d), zeros(d))
+        mean_y = moments.mean_x + moments.mean_z
+        none = torch.zeros(3, blocks, dtype=torch.float64, device=moments.xx.device)
+        sums = (moments.n, moments.n * mean_y, moments.n * moments.mean_z)
+        return cls(fit(moments).to(torch.float32), mean_y.float(), moments.mean_z.float(), sums, *none)
 
     def update(self, x: Tensor, z: Tensor, block: Tensor, leave_out: Tensor | None) -> Tensor:
         """Judge rows x, z [n, d] of the document blocks [n]; return the squared errors [n]."""
-        squared = (z - self.map(x)).square().sum(1)
         off_z = z - self.center_z
-        off_y = (x + z).sub_(self.center_y)
-        if leave_out is not None:
-            off_z[leave_out] = 0
-            off_y[leave_out] = 0
-        counted = squared if leave_out is None else squared.masked_fill(leave_out, 0)
-        self.errors.index_add_(0, block, counted.double())
-        self.totals_z.index_add_(0, block, off_z.square().sum(1).double())
-        self.totals_y.index_add_(0, block, off_y.square().sum(1).double())
-        self.drift_z += off_z.sum(0, dtype=torch.float64)
-        self.drift_y += off_y.sum(0, dtype=torch.float64)
-        self.n += len(x) - (0 if leave_out is None else int(leave_out.sum()))
-        return squared
+        squares = [_row_squares(z - self.map(x)), _row_squares((x + z).sub_(self.center_y)), _row_squares(off_z)]
+        for sums, values in zip((self.errors, self.totals_y, self.totals_z), squares, strict=True):
+            counted = values if leave_out is None else values.masked_fill(leave_out, 0)
+            sums.index_add_(0, block, counted.double())
+        return squares[0]
 
-    def score(self, residual: bool, seed: int) -> tuple[float | None, float | None, float | None]:
-        """Return the score on held-out rows about their own mean, and its 95 % interval over documents."""
-        totals, drift = (self.totals_y, self.drift_y) if residual else (self.totals_z, self.drift_z)
+    def score(self, every: Moments, residual: bool, seed: int) -> tuple[float | None, float | None, float | None]:
+        """Return the score on held-out rows about their own mean, and its 95 % interval over documents.
+
+        every: moments of the fit and the held-out rows together.
+        """
+        n_fit, sum_y, sum_z = self.fitted
+        held = every.n - n_fit
+        totals, total, known, center = (
+            (self.totals_y, every.n * (every.mean_x + every.mean_z), sum_y, self.center_y)
+            if residual
+            else (self.totals_z, every.n * every.mean_z, sum_z, self.center_z)
+        )
         about_fit = float(totals.sum())
-        about_own = about_fit - float(drift.square().sum()) / max(self.n, 1)
+        about_own = about_fit - held * float(((total - known) / max(held, 1) - center).square().sum())
         if about_fit <= 0 or about_own <= 0:
             return None, None, None
         low, high = ratio_interval(self.errors, totals, scale=about_own / about_fit, seed=seed)
@@ -117,15 +111,24 @@ class Pair:
 
     def score(self, seed: int, every: Moments | None = None) -> tuple[Score, Score]:
         """Return the score and the increment score of everything seen; `every` where it has been merged already."""
-        paper = scores(self.every if every is None else every)
+        every = self.every if every is None else every
+        paper = scores(every)
         out = []
         for value, residual in ((paper.score, True), (paper.increment, False)):
-            held = self.heldout.score(residual, seed) if self.heldout is not None else (None, None, None)
-            ordinary = self.heldout_ordinary.score(residual, seed) if self.heldout_ordinary is not None else held
+            held = ordinary = (None, None, None)
+            if self.heldout is not None:
+                held = ordinary = self.heldout.score(every, residual, seed)
+            if self.heldout_ordinary is not None:
+                ordinary = self.heldout_ordinary.score(self.ordinary, residual, seed)
             out.append(Score(value, *held, *ordinary))
         return out[0], out[1]
 
 
 def _branch(source: HeldOut) -> HeldOut:
-    sums = ("errors", "totals_y", "totals_z", "drift_y", "drift_z")
+    sums = ("errors", "totals_y", "totals_z")
     return replace(source, **{name: getattr(source, name).clone() for name in sums})
+
+
+def _row_squares(rows: Tensor) -> Tensor:
+    """Return the squared norms [n] of rows [n, d]; the fused norm reads them once."""
+    return torch.linalg.vector_norm(rows, dim=1).square()
