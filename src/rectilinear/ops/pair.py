@@ -12,6 +12,8 @@ from rectilinear.core.linear import AffineMap, fit, ratio, scores
 from rectilinear.core.moments import Moments
 from rectilinear.results import Score
 
+Judged = tuple[float | None, float | None, float | None]  # a score and its interval
+
 
 @dataclass
 class HeldOut:
@@ -46,7 +48,7 @@ class HeldOut:
             sums.index_add_(0, block, counted.double())
         return squares[0]
 
-    def score(self, every: Moments, residual: bool, seed: int) -> tuple[float | None, float | None, float | None]:
+    def score(self, every: Moments, residual: bool, seed: int) -> Judged:
         """Return the score on held-out rows about their own mean, and its 95 % interval over documents.
 
         every: moments of the fit and the held-out rows together.
@@ -115,7 +117,8 @@ class Pair:
         paper = scores(every)
         out = []
         for value, residual in ((paper.score, True), (paper.increment, False)):
-            held = ordinary = (None, None, None)
+            held: Judged = (None, None, None)
+            ordinary = held
             if self.heldout is not None:
                 held = ordinary = self.heldout.score(every, residual, seed)
             if self.heldout_ordinary is not None:
