@@ -18,7 +18,7 @@ SHOWN = 8  # lists named in an error
 
 
 def decoder_stack(model: PreTrainedModel, path: str | None = None) -> nn.ModuleList:
-    """Return the layers: the one ModuleList of `num_hidden_layers` elements of a single type.
+    """Return the layers: the one ModuleList of `num_hidden_layers` elements of a single type, linear blocks aside.
 
     `path` names it where the rule cannot decide. Raises ModelError, with the lists to choose from, where there is no
     such ModuleList or several, or none at `path`.
@@ -29,7 +29,7 @@ def decoder_stack(model: PreTrainedModel, path: str | None = None) -> nn.ModuleL
     candidates = {
         name: module
         for name, module in _lists(model).items()
-        if len(module) == wanted and len({type(element) for element in module}) == 1
+        if len(module) == wanted and len({type(element) for element in module if not is_block(element)}) <= 1
     }
     # As many experts or heads as layers: such a list lies inside the stack's own layers.
     outer = {n: m for n, m in candidates.items() if not any(n.startswith(f"{other}.") for other in candidates)}
@@ -87,6 +87,11 @@ def watch(stack: nn.ModuleList, on_layer: Callable[[int, Tensor, Tensor], None])
     finally:
         for handle in handles:
             handle.remove()
+
+
+def is_block(layer: nn.Module) -> bool:
+    """Tell whether a linear block stands in this place of the stack."""
+    return getattr(layer, "is_linear_block", False)
 
 
 def layer_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

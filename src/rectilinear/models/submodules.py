@@ -133,15 +133,15 @@ def _rule(parts: Parts, x: Tensor, y: Tensor, inputs: dict[str, Tensor], outputs
     total = outputs[best[0]] + outputs[best[1]]
     scale = _scale(total, z)
     attention, mlp = pairs[0]
-    if _close(scale * total, z, z, y):
+    if close(scale * total, z, z, y):
         rule = _Rule(*best, exact=True, scale=scale)
-    elif _close(outputs[mlp], y, z, y) and any(_close(seen, outputs[attention], z, y) for seen in norms):
+    elif close(outputs[mlp], y, z, y) and any(close(seen, outputs[attention], z, y) for seen in norms):
         rule = _Rule(attention, mlp, exact=True, summed=True)
     else:
         rule = _Rule(attention, mlp, exact=False)
     a, _ = _contributions(rule, x, outputs)
     readers = norms + [inputs[name] for name in parts.mlp if name in inputs]
-    parallel = not any(_close(seen, x + a, a, x) for seen in readers)
+    parallel = not any(close(seen, x + a, a, x) for seen in readers)
     return _Rule(rule.attention, rule.mlp, rule.exact, rule.scale, rule.summed, parallel)
 
 
@@ -168,7 +168,7 @@ def _misfit(total: Tensor, z: Tensor) -> float:
     return float((z - _scale(total, z) * total).float().norm())
 
 
-def _close(value: Tensor, target: Tensor, contribution: Tensor, stream: Tensor) -> bool:
+def close(value: Tensor, target: Tensor, contribution: Tensor, stream: Tensor) -> bool:
     """Tell whether value is target to TOLERANCE of the contribution, and to what a half-precision stream rounds off."""
     rounding = torch.finfo(stream.dtype).eps * float(stream.float().norm())
     return float((value - target).float().norm()) <= TOLERANCE * float(contribution.float().norm()) + rounding
