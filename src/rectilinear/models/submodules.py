@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from rectilinear.models.stack import first, layer_input
 
@@ -49,21 +50,36 @@ def watch_parts(stack: nn.ModuleList, on_parts: OnParts) -> Iterator[None]:
     parallel); m: the MLP's contribution. With `exact`, x + a + m is the layer's output; otherwise (the norm comes after
     the sum) a and m are the submodules' raw outputs. Layers without a recognisable attention and MLP are passed over.
     """
-    handles = []
+    handles: list[RemovableHandle] = []
     for index, layer in enumerate(stack):
         parts = find_parts(layer)
         if parts is None:
             continue
-        collector = _Collector(index, parts, on_parts)
-        for name in (*parts.attention, *parts.mlp, *parts.norms):
-            child = layer.get_submodule(name)
-            handles.append(child.register_forward_hook(collector.child(name), with_kwargs=True))
-        handles.append(layer.register_forward_hook(collector.whole, with_kwargs=True))
+        handles += _Collector(index, parts, on_parts).hook(layer)
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def adders(layer: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the children whose outputs a layer adds to the stream: attention or the norm behind it, MLP likewise.
+
+    The layer is run once with the arguments given. None where no two children's outputs add up.
+    """
+    parts = find_parts(layer)
+    if parts is None:
+        return None
+    collector = _Collector(0, parts, lambda *_: None)
+    handles = collector.hook(layer)
+    try:
+        layer(*args, **kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    rule = collector.rule
+    return (rule.attention, rule.mlp) if rule is not None and rule.exact else None
 
 
 @dataclass(frozen=True)
@@ -86,6 +102,14 @@ class _Collector:
         self.inputs: dict[str, Tensor] = {}
         self.outputs: dict[str, Tensor] = {}
         self.rule: _Rule | None = None
+
+    def hook(self, layer: nn.Module) -> list[RemovableHandle]:
+        """Watch the layer and its children until the handles are removed."""
+        names = (*self.parts.attention, *self.parts.mlp, *self.parts.norms)
+        children = [
+            layer.get_submodule(name).register_forward_hook(self.child(name), with_kwargs=True) for name in names
+        ]
+        return [*children, layer.register_forward_hook(self.whole, with_kwargs=True)]
 
     def child(self, name: str) -> Callable[..., None]:
         def seen(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:

@@ -1,0 +1,50 @@
+"""Weighted ridge regression from streamed sums: how a projection must change to make up for what was removed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rectilinear.core.moments import full_precision
+
+
+class Ridge:
+    """Gathers weighted products of features a [n, f] and targets r [n, d]; rows are used and dropped.
+
+    With r the error that the present weights leave, the solution is the change to them, and the penalty on it is ridge
+    towards their old values. `intercept` adds a constant feature, unpenalised, whose weights change a bias.
+    """
+
+    def __init__(self, f: int, d: int, *, intercept: bool = False, device: torch.device | str = "cpu") -> None:
+        size = f + intercept
+        self.intercept = intercept
+        self.n = 0
+        self.aa = torch.zeros(size, size, dtype=torch.float64, device=device)
+        self.ar = torch.zeros(size, d, dtype=torch.float64, device=device)
+
+    def update(self, a: Tensor, r: Tensor, weight: Tensor) -> None:
+        """Add rows a [n, f], r [n, d] with non-negative weights [n]; products in float32, sums in float64."""
+        root = weight.float().sqrt()[:, None]
+        rows = a.float() * root
+        if self.intercept:
+            rows = torch.cat([rows, root], dim=1)
+        with full_precision():
+            self.aa += rows.T @ rows
+            self.ar += rows.T @ (r.float() * root)
+        self.n += len(a)
+
+    def solve(self, ridge: float) -> tuple[Tensor, Tensor | None]:
+        """Return the change of weights [f, d] and of the bias [d] (None without intercept), float64.
+
+        ridge: penalty as a multiple of the mean of the features' weighted squares.
+        """
+        features = len(self.aa) - self.intercept
+        diagonal = self.aa.diagonal()[:features]
+        # No features at all still needs a positive definite matrix; the solution is zero then.
+        level = diagonal.mean().clamp(min=torch.finfo(torch.float64).tiny)
+        penalty = torch.full((len(self.aa),), ridge * float(level), dtype=torch.float64, device=self.aa.device)
+        if self.intercept:
+            penalty[-1] = torch.finfo(torch.float64).eps * float(self.aa[-1, -1])
+        loaded = self.aa + penalty.diag()
+        change = torch.cholesky_solve(self.ar, torch.linalg.cholesky(loaded))
+        return change[:features], change[features] if self.intercept else None

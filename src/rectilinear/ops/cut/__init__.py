@@ -1,0 +1,1 @@
+"""Cutting depth: plan, repair, judge."""
