@@ -19,6 +19,7 @@ SIZES = {"num_hidden_layers": LAYERS, "hidden_size": 32, "num_attention_heads": 
 LLAMA = {**SIZES, "intermediate_size": 48, "num_key_value_heads": 2}
 GPT2 = {"n_layer": LAYERS, "n_embd": 32, "n_head": 4, "n_positions": 64}
 GEMMA = {**LLAMA, "head_dim": 8, "sliding_window": 16}
+ALTERNATING = ["sliding_attention", "full_attention"] * (LAYERS // 2)  # four layers of its own would all slide
 OPT = {**SIZES, "ffn_dim": 48, "dropout": 0.0}
 
 
@@ -59,7 +60,7 @@ FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
     "qwen2": partial(_build, "Qwen2", **LLAMA),
     "qwen3": partial(_build, "Qwen3", **LLAMA, head_dim=8),
     "gemma2": partial(_build, "Gemma2", **GEMMA),
-    "gemma3": partial(_build, "Gemma3", config="Gemma3TextConfig", **GEMMA),
+    "gemma3": partial(_build, "Gemma3", config="Gemma3TextConfig", **GEMMA, layer_types=ALTERNATING),
     "olmo2": partial(_build, "Olmo2", **LLAMA),
     "stablelm": partial(_build, "StableLm", **LLAMA),
     "cohere": partial(_build, "Cohere", **LLAMA),

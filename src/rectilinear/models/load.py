@@ -6,13 +6,13 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rectilinear.errors import ModelError, nearest
 from rectilinear.models.demo import cache_dir, demo_gguf
+from rectilinear.models.quiet import quiet
+from rectilinear.models.save import forget_quantisation_
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -32,16 +32,20 @@ def load(
 
     model: `demo`, a local folder, a .gguf file, or a Hub id. dtype: auto (the checkpoint's own; float16 becomes float32
     on a CPU), float32, bfloat16, float16. device: auto (CUDA, then MPS, then CPU), a torch device, or `balanced` to
-    spread the layers over all GPUs. Weights are read from safetensors only. Raises ModelError, one line each.
+    spread the layers over all GPUs. Weights are read from safetensors only; checkpoints with linear blocks need no
+    trust. The dtype of the checkpoint is remembered for `save_model`. Raises ModelError, one line each.
     """
     import torch
     from safetensors import SafetensorError
     from transformers import AutoTokenizer
 
+    from rectilinear.models.auto import register
+
+    register()
     source = str(_resolve(model))
     where = _device(device)
     common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    with _quiet():
+    with quiet():
         config = _config(model, source, common)
         chosen = _dtype(dtype, config, where)
         placed = {"device_map": "auto"} if where == "balanced" else {}
@@ -58,6 +62,7 @@ def load(
     if where != "balanced":
         loaded.to(torch.device(where))
     loaded.config._name_or_path = model  # not the folder in the cache
+    loaded.stored_dtype = _own_dtype(config)
     return loaded.eval(), tokenizer
 
 
@@ -123,10 +128,10 @@ def _converted(gguf: Path, target: Path) -> Path:
     except OSError as error:
         raise ModelError(f"cannot keep the converted model in {cache_dir()}: {error}; set RECTILINEAR_CACHE") from error
     try:
-        with _quiet():
+        with quiet():
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
             model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            _forget_quantisation(model)
+            forget_quantisation_(model)
             model.save_pretrained(part)
             tokenizer.save_pretrained(part)
         if not target.exists():  # another process may have been faster
@@ -136,15 +141,6 @@ def _converted(gguf: Path, target: Path) -> Path:
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return target
-
-
-def _forget_quantisation(model: Any) -> None:
-    # The weights are plain by now, but transformers refuses to save a model that once was quantised.
-    model.hf_quantizer = None
-    model.is_quantized = model._is_quantized = False
-    for owner, name in ((model.config, "quantization_config"), (model, "quantization_method")):
-        if hasattr(owner, name):
-            delattr(owner, name)
 
 
 def _config(model: str, source: str, common: dict[str, Any]) -> PreTrainedConfig:
@@ -203,31 +199,17 @@ def _dtype(dtype: str, config: PreTrainedConfig, device: str) -> Any:
         return getattr(torch, dtype)
     if dtype != "auto":
         raise ModelError(f"expected dtype auto, float32, bfloat16 or float16, got {dtype!r}")
+    return torch.float32 if device == "cpu" and _own_dtype(config) == torch.float16 else "auto"
+
+
+def _own_dtype(config: PreTrainedConfig) -> Any:
+    """Return the dtype that the checkpoint names, None where it names none."""
+    import torch
+
     own = config.get_text_config().dtype or config.dtype
-    return torch.float32 if device == "cpu" and own in (torch.float16, "float16") else "auto"
+    return getattr(torch, own) if isinstance(own, str) else own
 
 
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence transformers while it loads; its settings are restored."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-    from transformers.utils import logging
-
-    before, bars = logging.get_verbosity(), are_progress_bars_disabled()
-    had_bar = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-        if had_bar:
-            logging.enable_progress_bar()
-        if not bars:
-            enable_progress_bars()
