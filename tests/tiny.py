@@ -10,7 +10,7 @@ def llama(**options):
     """Return a tiny random llama in eval mode."""
     shape = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
     torch.manual_seed(0)
-    return hf.LlamaForCausalLM(hf.LlamaConfig(vocab_size=VOCAB, pad_token_id=0, **{**shape, **options})).eval()
+    return hf.LlamaForCausalLM(hf.LlamaConfig(pad_token_id=0, **{"vocab_size": VOCAB, **shape, **options})).eval()
 
 
 def tokenizer():

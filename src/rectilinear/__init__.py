@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from rectilinear.core.moments import Moments
     from rectilinear.errors import ModelError, NonFiniteError, RectilinearError, ResultError, TextError
     from rectilinear.models.load import load
+    from rectilinear.ops.evaluate import evaluate, perplexity
     from rectilinear.ops.scan import scan
     from rectilinear.report.folder import load as load_result
-    from rectilinear.results import ScanResult
+    from rectilinear.results import EvalResult, ScanResult
 
 _HOME = {
     "AffineMap": "core.linear",
+    "EvalResult": "results",
     "Moments": "core.moments",
     "ModelError": "errors",
     "NonFiniteError": "errors",
@@ -24,15 +26,18 @@ _HOME = {
     "ResultError": "errors",
     "ScanResult": "results",
     "TextError": "errors",
+    "evaluate": "ops.evaluate",
     "fit": "core.linear",
     "load": "models.load",
     "load_result": "report.folder",
+    "perplexity": "ops.evaluate",
     "scan": "ops.scan",
     "scores": "core.linear",
 }
 
 __all__ = [  # noqa: RUF022  by kind
     "AffineMap",
+    "EvalResult",
     "Moments",
     "ScanResult",
     "ModelError",
@@ -40,9 +45,11 @@ __all__ = [  # noqa: RUF022  by kind
     "RectilinearError",
     "ResultError",
     "TextError",
+    "evaluate",
     "fit",
     "load",
     "load_result",
+    "perplexity",
     "scan",
     "scores",
 ]

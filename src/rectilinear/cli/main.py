@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from rectilinear.cli import report, scan
+from rectilinear.cli import evaluate, report, scan
 from rectilinear.errors import RectilinearError
 
 app = typer.Typer(
@@ -21,7 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-app.command("scan")(scan.scan)
+app.command("scan", epilog=scan.EPILOG)(scan.scan)
+app.command("eval", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("report")(report.report)
 app.command("compare")(report.compare)
 

@@ -5,21 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from rectilinear.errors import TextError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from rectilinear.ops.scan import Progress as ScanProgress
+from rectilinear.cli.options import BatchTokens, Device, Dtype, Force, Json, TrustRemoteCode, token_budget
+from rectilinear.cli.progress import progress_bar
 
 EPILOG = """Examples:
 
@@ -49,16 +42,12 @@ def scan(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the report.", show_default="scan-MODEL; none with --json")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the folder if it exists.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the result document to standard output.")] = False,
+    force: Force = False,
+    json: Json = False,
     submodules: Annotated[bool, typer.Option("--submodules", help="Score attention and MLP apart as well.")] = False,
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"], typer.Option(help="Precision of the model.")
-    ] = "auto",
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, or balanced (spread over all GPUs).")
-    ] = "auto",
-    batch_tokens: Annotated[int, typer.Option(help="Tokens in one forward pass.", min=1)] = 2048,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    batch_tokens: BatchTokens = 2048,
     sink_multiple: Annotated[
         float, typer.Option(help="A token is a sink above this many median stream norms.", min=1.0)
     ] = 10.0,
@@ -66,9 +55,7 @@ def scan(
         str | None, typer.Option(help="Dotted path of the decoder stack, where it is not found by itself.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with the model. Off unless you ask.")
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap and of the samples.")] = 0,
 ) -> None:
     """Measure how linear every layer of a model is, in one pass over a text.
@@ -76,7 +63,7 @@ def scan(
     Prints a table of the paper's score, the held-out score and the score of ordinary tokens, each with and without the
     residual stream, and writes a folder with result.json, layers.csv, plots and a one-file report.html.
     """
-    budget = _tokens(tokens)
+    budget = token_budget(tokens)
     target = out if out is not None else None if json else Path(f"scan-{_slug(model)}")
     from rectilinear.report.folder import check_writable, save
     from rectilinear.report.terminal import layers_table
@@ -86,15 +73,21 @@ def scan(
     from rectilinear.data.text import read_text
 
     source = read_text(text)
-    console = Console(stderr=True)
-    with console.status(f"loading {model}") if console.is_terminal else _quiet():
+    with progress_bar(Console(stderr=True)) as show:
+        show(f"loading {model}", 0, None, "")
         from rectilinear.models.load import load
+        from rectilinear.ops.scan import Progress
         from rectilinear.ops.scan import scan as run
 
         loaded, tokenizer = load(
             model, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code
         )
-    with _progress(console) as on_progress:
+        show("scanning", 0, None, "reading text")
+
+        def on_progress(state: Progress) -> None:
+            said = "fitting" if state.score is None else f"mean held-out score {state.score:.4f}"
+            show("scanning", state.done, state.total, said)
+
         result = run(
             loaded,
             tokenizer,
@@ -121,48 +114,5 @@ def scan(
         note.print(f"Report: {target / 'report.html'}", markup=False)
 
 
-def _tokens(value: str | None) -> int | Literal["all"] | None:
-    if value is None:
-        return None
-    if value == "all":
-        return "all"
-    number = value.replace("_", "").replace(",", "")
-    if not number.isdecimal() or int(number) == 0:
-        raise TextError(f"expected --tokens as a number above 0 or 'all', got {value!r}")
-    return int(number)
-
-
 def _slug(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "-", model.rstrip("/").split("/")[-1]).strip("-.") or "model"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    yield
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Callable[[ScanProgress], None] | None]:
-    """Show a bar with tokens/s, time left and the mean score so far; nothing where nobody looks."""
-    if not console.is_terminal:
-        yield None
-        return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} tokens · {task.fields[rate]} · {task.fields[score]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("scanning", total=None, rate="", score="reading text")
-
-        def show(state: ScanProgress) -> None:
-            speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
-            rate = f"{speed:,.0f} tokens/s" if speed else ""
-            score = "fitting" if state.score is None else f"mean held-out score {state.score:.4f}"
-            bar.update(task, total=state.total, completed=state.done, rate=rate, score=score)
-
-        yield show

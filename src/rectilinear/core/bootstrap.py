@@ -26,3 +26,9 @@ def ratio_interval(
     values = 1 - e / (scale * t)
     edges = torch.quantile(values, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64))
     return float(edges[0]), float(edges[1])
+
+
+def mean_interval(sums: Tensor, counts: Tensor, *, seed: int = 0) -> tuple[float | None, float | None]:
+    """Return the 95 % percentile interval of sum(sums) / sum(counts), both [blocks]; None, None as above."""
+    low, high = ratio_interval(sums, counts, seed=seed)
+    return (None, None) if low is None or high is None else (1 - high, 1 - low)

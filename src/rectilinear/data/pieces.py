@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from rectilinear.data.tokens import encode
 from rectilinear.errors import TextError
 
 FEW_DOCUMENTS = 20  # below this, windows are held out and resampled instead of documents
-CHARACTERS = 16  # a token's first guess, generous, for how much of a document a budget can need
-MARGIN = 32  # tokens more than needed, for a cut through a word changes the last ones
 LOOK_AHEAD = 16  # batches sorted by length together, so that pads are few
 
 
@@ -72,7 +71,7 @@ def cut_pieces(tokenizer: Any, documents: Iterable[str], *, tokens: int | None, 
     left = tokens
     count = 0
     for document in documents:
-        ids = _ids(tokenizer, document, left)
+        ids = encode(tokenizer, document, left).ids
         if not len(ids):
             continue
         pieces += [Piece(count, s, ids[s : s + window]) for s in range(0, len(ids), window)]
@@ -143,18 +142,6 @@ def _pad(rows: list[Piece]) -> Batch:
         ids[i, : len(piece.ids)] = piece.ids
         mask[i, : len(piece.ids)] = True
     return Batch(ids, mask, np.array([p.document for p in rows]), np.array([p.start for p in rows]))
-
-
-def _ids(tokenizer: Any, document: str, left: int | None) -> np.ndarray:
-    """Return a document's tokens [n], the first `left` of them; a long document is tokenised only as far as needed."""
-    size = len(document) if left is None else CHARACTERS * (left + MARGIN)
-    while True:
-        # A lone surrogate (possible in JSON) is no text that a tokenizer could take.
-        part = document[:size].encode("utf-8", "replace").decode("utf-8")
-        ids = np.asarray(tokenizer(part, verbose=False)["input_ids"], dtype=np.int32)
-        if left is None or size >= len(document) or len(ids) >= left + MARGIN:
-            return ids[:left]
-        size *= 4
 
 
 def _split(pieces: list[Piece], documents: int, holdout: float) -> tuple[tuple[Piece, ...], tuple[Piece, ...], str]:

@@ -8,6 +8,7 @@ import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,29 +46,61 @@ def read_text(source: str | None = None) -> Text:
         return Text("demo", demo_documents)
     if source == "-":
         return Text("stdin", lambda: _documents(_lines(sys.stdin.buffer, "standard input")))
+    path = _local(source)
+    if path is None:
+        return Text(source, lambda: _texts(_hub(source), source))
+    return Text(path.name, lambda: _file(path))
+
+
+def read_rows(source: str) -> Iterator[dict[str, Any]]:
+    """Return the rows behind SOURCE, as they are: a .jsonl or .parquet file (plain or .gz), or a Hub data set.
+
+    Raises TextError as `read_text` does, and for a plain text.
+    """
+    path = _local(source)
+    if path is not None and not _tabular(path):
+        raise TextError(f"expected a jsonl or parquet file or a Hub data set, got {path.name}")
+    return _hub(source) if path is None else _file_rows(path)
+
+
+def _local(source: str) -> Path | None:
+    """Return the file that SOURCE names, None where it can only be a data set of the Hub."""
     path = Path(source).expanduser()
     if path.is_dir():
         raise TextError(f"expected a text file, got the folder {source}: name one file in it")
     if path.is_file():
-        return Text(path.name, lambda: _file(path))
+        return path
     if path.suffix in SUFFIXES or source.startswith(("/", ".", "~")) or not HUB.fullmatch(source):
         there = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise TextError(f"expected a text file or a Hub data set, got neither: {source}.{nearest(path.name, there)}")
-    return Text(source, lambda: _hub(source))
+    return None
+
+
+def _tabular(path: Path) -> bool:
+    return path.name.removesuffix(".gz").endswith((".jsonl", ".json", ".parquet"))
 
 
 def _file(path: Path) -> Iterator[str]:
-    name = path.name.removesuffix(".gz")
+    if _tabular(path):
+        yield from _texts(_file_rows(path), path.name)
+        return
+    with _opened(path) as file:
+        yield from _documents(_lines(file, path.name))
+
+
+def _file_rows(path: Path) -> Iterator[dict[str, Any]]:
+    if path.name.endswith(".parquet"):
+        yield from _parquet(path)
+        return
+    with _opened(path) as file:
+        yield from _json(_lines(file, path.name), path.name)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Iterable[bytes]]:
     try:
-        if name.endswith(".parquet"):
-            yield from _rows(_parquet(path), path.name)
-            return
         with gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb") as file:
-            lines = _lines(file, path.name)
-            if name.endswith((".jsonl", ".json")):
-                yield from _rows(_json(lines, path.name), path.name)
-            else:
-                yield from _documents(lines)
+            yield file
     except (EOFError, zlib.error, OSError) as error:
         raise TextError(f"cannot read {path}: {error}") from error
 
@@ -135,21 +168,18 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(1024):
                 yield from batch.to_pylist()
-    except ArrowException as error:
+    except (ArrowException, OSError) as error:
         raise TextError(f"cannot read {path} as parquet: {error}") from error
 
 
-def _hub(source: str) -> Iterator[str]:
+def _hub(source: str) -> Iterator[dict[str, Any]]:
     """Stream a data set of the Hub."""
     name, _, split = source.partition("#")
     name, _, config = name.partition(":")
     try:
         from datasets import load_dataset
 
-        rows = load_dataset(name, config or None, split=split or "train", streaming=True)
-        yield from _rows(rows, source)
-    except TextError:
-        raise
+        yield from load_dataset(name, config or None, split=split or "train", streaming=True)
     except Exception as error:  # the Hub's clients raise a dozen kinds, all meaning: not to be had
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TextError(
@@ -157,7 +187,7 @@ def _hub(source: str) -> Iterator[str]:
         ) from error
 
 
-def _rows(rows: Iterable[dict[str, Any]], name: str) -> Iterator[str]:
+def _texts(rows: Iterable[dict[str, Any]], name: str) -> Iterator[str]:
     """Yield each row's text; rows that are single lines of WikiText are joined to articles."""
     texts = (_text(row, name, number) for number, row in enumerate(rows, 1))
     head: list[str] = []

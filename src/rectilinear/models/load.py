@@ -66,6 +66,12 @@ def load(
     return loaded.eval(), tokenizer
 
 
+def check_found(model: str, *, trust_remote_code: bool = False) -> None:
+    """Raise the ModelError of `load` now where no text model is to be found by that name; reads no weights."""
+    with _quiet():
+        _class(_config(model, str(_resolve(model)), {"trust_remote_code": trust_remote_code}), model)
+
+
 def model_id(model: PreTrainedModel) -> str:
     """Return the name a model was loaded by, its class where it has none."""
     return getattr(model.config, "_name_or_path", "") or type(model).__name__

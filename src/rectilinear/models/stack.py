@@ -47,6 +47,12 @@ def width(model: PreTrainedModel) -> int:
     return int(model.config.get_text_config().hidden_size)
 
 
+def context_limit(model: PreTrainedModel) -> int | None:
+    """Return the longest context in tokens, None where the configuration names none."""
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return limit if isinstance(limit, int) else None
+
+
 def base_model(model: PreTrainedModel, stack: nn.ModuleList) -> nn.Module:
     """Return the module to call for a forward pass without the language-model head."""
     base = model.base_model

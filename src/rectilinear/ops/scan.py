@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
-import platform
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,12 +14,12 @@ import torch
 
 from rectilinear.data.pieces import Batch, Piece, Pieces, batches, cut_pieces, from_ids
 from rectilinear.errors import TextError
-from rectilinear.models.load import fingerprint, model_id
-from rectilinear.models.stack import decoder_stack, forward, watch, width
+from rectilinear.models.stack import context_limit, decoder_stack, forward, watch, width
 from rectilinear.models.submodules import watch_parts
 from rectilinear.ops.assemble import layer_results
 from rectilinear.ops.layers import SAMPLE, Gatherer, Rows
 from rectilinear.ops.parts import Submodules
+from rectilinear.ops.provenance import model_facts, run_facts
 from rectilinear.results import LayerResult, ScanResult
 
 if TYPE_CHECKING:
@@ -169,10 +166,10 @@ def _rows(batch: Batch, blocks: dict[tuple[int, int], int] | None) -> Rows:
 
 
 def _window(model: PreTrainedModel, window: int, notes: list[str]) -> int:
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limit = context_limit(model)
     if window < 1:
         raise TextError(f"expected a window of at least 1 token, got {window}")
-    if not isinstance(limit, int) or window <= limit:
+    if limit is None or window <= limit:
         return window
     notes.append(f"The window is cut from {window} to {limit} tokens, the model's longest context.")
     return limit
@@ -184,12 +181,8 @@ def _numpy(values: Any) -> np.ndarray:
 
 def _facts(model: PreTrainedModel, pieces: Pieces, layers: tuple[LayerResult, ...]) -> dict[str, Any]:
     d = width(model)
-    versions = {name: importlib.metadata.version(name) for name in ("rectilinear", "torch", "transformers", "numpy")}
     return {
-        "model": model_id(model),
-        "revision": getattr(model.config, "_commit_hash", None),
-        "fingerprint": fingerprint(model),
-        "model_type": model.config.model_type,
+        **model_facts(model),
         "text": "texts given in Python",
         "tokens": pieces.tokens,
         "tokens_fit": pieces.tokens_fit,
@@ -202,11 +195,7 @@ def _facts(model: PreTrainedModel, pieces: Pieces, layers: tuple[LayerResult, ..
         "documents": pieces.documents,
         "unit": pieces.unit,
         "d": d,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": str(model.device),
-        "versions": {**versions, "python": platform.python_version()},
-        "command": None,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        **run_facts(),
     }
 
 

@@ -98,7 +98,7 @@ def write_figures(figures: dict[str, Figure], folder: Path) -> None:
 
 def layers_csv(result: ScanResult) -> str:
     """Return one line a layer, nested fields flattened (`score_paper`, `sink_count`), lists left out."""
-    rows = [_flat(layer) for layer in result.to_dict()["layers"]]
+    rows = [flat(layer) for layer in result.to_dict()["layers"]]
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -156,11 +156,12 @@ def _swap(fresh: Path, out: Path, aside: Path) -> None:
         raise
 
 
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested dicts as one, keys joined by `_`; lists are left out."""
+    found: dict[str, Any] = {}
     for key, item in clean(value).items():
         if isinstance(item, dict):
-            flat |= _flat(item, PREFIXES.get(key, f"{key}_"))
+            found |= flat(item, PREFIXES.get(key, f"{key}_"))
         elif not isinstance(item, list):
-            flat[key if key.startswith(prefix) else prefix + key] = item
-    return flat
+            found[key if key.startswith(prefix) else prefix + key] = item
+    return found

@@ -11,9 +11,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from rectilinear.report.draw import BLUE, INK, LINE, SOFT
+from rectilinear.report.judged import sections
 from rectilinear.report.plots import overlay, scan_figures
 from rectilinear.report.text import number, percent, plain, token, visible
-from rectilinear.results import ScanResult
+from rectilinear.results import EvalResult, ScanResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,6 +68,11 @@ def compare_page(results: Sequence[ScanResult], labels: Sequence[str], figures: 
         rows=[(label, result, result.summary()) for label, result in zip(labels, results, strict=True)],
         figures=_drawn({"overlay": overlay(results, labels)} if figures is None else figures),
     )
+
+
+def eval_page(result: EvalResult) -> str:
+    """Return an evaluation as a single HTML document."""
+    return _render("eval.html.j2", result=result, facts=result.provenance, sections=sections(result), figures=[])
 
 
 def _render(template: str, **values: Any) -> str:

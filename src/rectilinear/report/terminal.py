@@ -11,11 +11,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from rectilinear.report.judged import Section, sections
 from rectilinear.report.plots import judged
 from rectilinear.report.text import bar, number, percent, plain, sparkline, token, visible
-from rectilinear.results import LayerResult, ScanResult
+from rectilinear.results import EvalResult, LayerResult, ScanResult
 
-__all__ = ["compare_table", "layers_table", "number", "sparkline", "visible"]
+__all__ = ["compare_table", "eval_table", "layers_table", "number", "sparkline", "visible"]
 
 KINDS = ("paper", "heldout", "ordinary")
 WIDE, MIDDLE = 98, 88  # columns of terminal from which all, and nearly all, of the table fits
@@ -41,6 +42,40 @@ def compare_table(results: Sequence[ScanResult], labels: Sequence[str]) -> Table
         if index:
             gaps = ["–" if a is None or b is None else f"{a - b:+.4f}" for a, b in zip(means, first, strict=True)]
             table.add_row("  to the first", "", *gaps, style="dim")
+    return table
+
+
+def eval_table(result: EvalResult) -> RenderableType:
+    """Return one table for each thing measured, one row a model, and the warnings; fits itself to the width."""
+    return _EvalView(result)
+
+
+@dataclass(frozen=True)
+class _EvalView:
+    """The tables of an evaluation; intervals are left out where the terminal is narrow."""
+
+    result: EvalResult
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for section in sections(self.result):
+            table = _section_table(section, set())
+            if console.measure(table, options=options.update(max_width=1000)).maximum > options.max_width:
+                table = _section_table(section, {name for name in section.columns if "95 %" in name})
+            yield Text(visible(section.title), style="bold")
+            yield Text(visible(section.note), style="dim")
+            yield table
+            yield Text("")
+        for note in self.result.warnings:
+            yield Text(f"! {visible(note)}", style="yellow")
+
+
+def _section_table(section: Section, without: set[str]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1), collapse_padding=True)
+    shown = [i for i, name in enumerate(section.columns) if name not in without]
+    for i in shown:
+        table.add_column(escape(visible(section.columns[i])), justify="right" if i else "left", overflow="fold")
+    for row in section.rows:
+        table.add_row(*(escape(visible(row[i])) for i in shown))
     return table
 
 

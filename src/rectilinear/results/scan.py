@@ -1,15 +1,9 @@
-"""Frozen results, and the documents they are saved as.
-
-A result is a tree of frozen dataclasses. `to_dict` gives the JSON document whose keys are documented in
-`docs/results.md` and stable for a schema version; arrays that are too long for JSON travel beside it in safetensors.
-Nothing here needs torch.
-"""
+"""The result of a scan; arrays that are too long for JSON travel beside it in safetensors."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from rectilinear.errors import ResultError
-
-SCHEMA = 1
+from rectilinear.results.document import SCHEMA, clean, mean
 
 
 @dataclass(frozen=True)
@@ -175,23 +168,6 @@ class ScanResult:
             return cls(dict(document["provenance"]), layers, tuple(document["warnings"]), arrays or {})
         except (KeyError, TypeError, AttributeError) as error:
             raise ResultError(f"the scan result is damaged: {error}; scan again") from error
-
-
-def mean(values: Any) -> float | None:
-    """Return the mean of the numbers among `values`, None where there are none."""
-    numbers = [v for v in values if v is not None]
-    return sum(numbers) / len(numbers) if numbers else None
-
-
-def clean(value: Any) -> Any:
-    """Return `value` with tuples as lists and non-finite floats as None, ready for strict JSON."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(k): clean(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [clean(v) for v in value]
-    return value
 
 
 def _layer(item: dict[str, Any]) -> LayerResult:

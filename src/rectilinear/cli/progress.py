@@ -1,0 +1,42 @@
+"""What a long command shows while it works; nothing where nobody looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+@contextmanager
+def progress_bar(console: Console) -> Iterator[Callable[[str, int, int | None, str], None]]:
+    """Give a function that shows (task, tokens done, of total or None, what is known so far), with tokens/s and time.
+
+    Another task than before starts the clock again. On anything but a terminal the function does nothing.
+    """
+    if not console.is_terminal:
+        yield lambda task, done, total, said: None
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[count]}{task.fields[rate]}{task.fields[said]}", markup=False),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        line = bar.add_task("", total=None, count="", rate="", said="")
+
+        def show(task: str, done: int, total: int | None, said: str) -> None:
+            if bar.tasks[0].description != task:
+                bar.reset(line, total=total, description=task)
+            bar.update(line, total=total, completed=done)
+            speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
+            rate = f" · {speed:,.0f} tokens/s" if speed else ""
+            count = "" if total is None else f"{done:,}/{total:,} tokens"
+            bar.update(line, count=count, rate=rate, said=f" · {said}" if said else "")
+
+        yield show

@@ -1,0 +1,35 @@
+"""What every result says about where it comes from."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rectilinear.models.load import fingerprint, model_id
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def model_facts(model: PreTrainedModel) -> dict[str, Any]:
+    """Return the model's id, revision, fingerprint, type, precision and device."""
+    return {
+        "model": model_id(model),
+        "revision": getattr(model.config, "_commit_hash", None),
+        "fingerprint": fingerprint(model),
+        "model_type": model.config.model_type,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": str(model.device),
+    }
+
+
+def run_facts() -> dict[str, Any]:
+    """Return the versions of what computes, the command (None in Python) and the time."""
+    versions = {name: importlib.metadata.version(name) for name in ("rectilinear", "torch", "transformers", "numpy")}
+    return {
+        "versions": {**versions, "python": platform.python_version()},
+        "command": None,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

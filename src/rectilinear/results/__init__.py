@@ -1,0 +1,47 @@
+"""Frozen results, and the documents they are saved as.
+
+A result is a tree of frozen dataclasses. `to_dict` gives the JSON document whose keys are documented in
+`docs/results.md` and stable for a schema version. Nothing here needs torch.
+"""
+
+from rectilinear.results.document import SCHEMA, clean, mean
+from rectilinear.results.evaluation import (
+    Divergence,
+    EvalResult,
+    Lambada,
+    ModelResult,
+    Protocol,
+    Size,
+    Speed,
+    TextScore,
+)
+from rectilinear.results.scan import (
+    LayerResult,
+    ScanResult,
+    Score,
+    Sinks,
+    Spectrum,
+    SubmoduleScore,
+    Tails,
+)
+
+__all__ = [
+    "SCHEMA",
+    "Divergence",
+    "EvalResult",
+    "Lambada",
+    "LayerResult",
+    "ModelResult",
+    "Protocol",
+    "ScanResult",
+    "Score",
+    "Sinks",
+    "Size",
+    "Spectrum",
+    "Speed",
+    "SubmoduleScore",
+    "Tails",
+    "TextScore",
+    "clean",
+    "mean",
+]
