@@ -68,7 +68,7 @@ def load(
 
 def check_found(model: str, *, trust_remote_code: bool = False) -> None:
     """Raise the ModelError of `load` now where no text model is to be found by that name; reads no weights."""
-    with _quiet():
+    with quiet():
         _class(_config(model, str(_resolve(model)), {"trust_remote_code": trust_remote_code}), model)
 
 
