@@ -15,6 +15,7 @@ from rectilinear.results.evaluation import (
     Speed,
     TextScore,
 )
+from rectilinear.results.plan import Loss, Plan, PruneResult
 from rectilinear.results.scan import (
     LayerResult,
     ScanResult,
@@ -31,8 +32,11 @@ __all__ = [
     "EvalResult",
     "Lambada",
     "LayerResult",
+    "Loss",
     "ModelResult",
+    "Plan",
     "Protocol",
+    "PruneResult",
     "ScanResult",
     "Score",
     "Sinks",

@@ -54,8 +54,11 @@ def kl(search: Search, count: int) -> Path:
 
     Grows a set layer by layer; at every size the sets of the cheap selectors are tried as well, and the best goes on.
     After each step from the third on, each layer removed so far is put back in turn, and where the smaller set is
-    better than the best known of its size, the search goes on from there (floating search).
+    better than the best known of its size, the search goes on from there (floating search). With a width of 0 nothing
+    is tried: the paper's order is taken as it is.
     """
+    if not search.width:
+        return SELECTORS["linearity"](search, count)
     tried = _Tried(search)
     starts = [SELECTORS[name](search, count) for name in STARTS]
     current: tuple[int, ...] = ()

@@ -43,6 +43,7 @@ class Work:
     fit_from: int = 0
     blocks: dict[int, AffineMap] = field(default_factory=dict)
     scale: float = 1.0
+    on_layer: Callable[[int], None] | None = None
     _before: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def write_(self, parameter: Tensor, value: Tensor) -> None:
@@ -146,6 +147,8 @@ def repaired(work: Work, name: str, *, after: bool = False) -> Chunks:
     if 0 in spans:
         student = act(work, Site(None, spans[0]), student)
     for layer in range(start, len(work.runner.stack)):
+        if work.on_layer is not None:
+            work.on_layer(layer)
         if layer in work.removed:
             continue
         if layer + 1 in spans:

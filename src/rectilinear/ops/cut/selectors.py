@@ -29,8 +29,8 @@ class Search:
     """What a selector may look at: the dense streams, the judge, and a way to try a set of layers out.
 
     protect: layers that stay. repair: by which candidates are judged. fit_from: window batches before it judge, the
-    others fit. width: candidates tried out at a step of a greedy search. on_try: called with each set tried and its
-    verdict.
+    others fit. width: candidates tried out at a step of a greedy search, 0 for none. on_try: called
+    with each set tried and its verdict.
     """
 
     runner: Runner
@@ -40,6 +40,7 @@ class Search:
     repair: str
     fit_from: int
     width: int
+    ridge: float
     seed: int = 0
     on_try: Callable[[tuple[int, ...], float], None] | None = None
 
@@ -75,7 +76,7 @@ class Search:
         return self._tried(removed, "none", self.judge.nats)
 
     def _tried(self, removed: Iterable[int], repair: str, verdict: Callable[[Chunks], float]) -> float:
-        work = Work(self.runner, self.teacher, frozenset(removed), fit_from=self.fit_from)
+        work = Work(self.runner, self.teacher, frozenset(removed), ridge=self.ridge, fit_from=self.fit_from)
         try:
             value = verdict(repaired(work, repair))
         finally:

@@ -1,0 +1,275 @@
+"""The bench that a model is cut on: options checked, calibration windows laid out, layers chosen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from rectilinear.core.spans import in_words
+from rectilinear.data.windows import joined_windows
+from rectilinear.errors import ModelError, TextError, nearest
+from rectilinear.models.load import fingerprint, model_id
+from rectilinear.models.projection import output_projection
+from rectilinear.models.runner import Runner
+from rectilinear.models.stack import context_limit, decoder_stack
+from rectilinear.ops.cut.judge import Judge
+from rectilinear.ops.cut.repairs import REPAIRS, RIDGE, Work
+from rectilinear.ops.cut.selectors import SELECTORS, Path, Search
+from rectilinear.ops.cut.streams import Teacher
+from rectilinear.results import Plan
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TOKENS = 32_768
+BATCH_TOKENS = 2048
+JUDGE_TOKENS = 4096  # of the calibration text, which no repair is fitted on
+SEARCH_TOKENS = 12_288  # that a selector looks at, the judge's among them
+LEAST_PER_FEATURE = 0.25  # tokens; with fewer a refit would be noise
+ENOUGH_PER_FEATURE = 2.0  # below, the ridge is raised
+AFTER_PER_FEATURE = 16.0  # from here on, refitting the layers above the cut pays too
+EFFORTS = {"one-shot": 0, "balanced": 4, "thorough": 8}  # sets tried at each step of a search
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is being done, in words, and how far: sets or layers done, of a total where it is known."""
+
+    task: str
+    done: int
+    total: int | None = None
+
+
+OnProgress = Callable[[Progress], None] | None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to choose layers and repair what is left: the options of `prune`, where they are explained."""
+
+    select: str = "kl"
+    repair: str = "refit"
+    refit_after: bool | None = None
+    ridge: float = RIDGE
+    tokens: int | None = TOKENS
+    window: int = 512
+    protect: tuple[int, ...] = ()
+    effort: str = "balanced"
+    seed: int = 0
+    layers_path: str | None = None
+
+    def check(self) -> None:
+        """Raise ModelError for a name that is not known, or a ridge that is no penalty."""
+        for value, known, what in (
+            (self.select, SELECTORS, "a selector"),
+            (self.repair, REPAIRS, "a repair"),
+            (self.effort, EFFORTS, "an effort"),
+        ):
+            if value not in known:
+                raise ModelError(f"expected {what} of {', '.join(known)}, got {value!r}.{nearest(value, known)}")
+        if not (math.isfinite(self.ridge) and self.ridge > 0):
+            raise ModelError(f"expected a ridge above 0, got {self.ridge}: 0.1 is the default")
+
+
+class Bench:
+    """A dense model, taken apart, with the windows to calibrate on; the first of them only judge."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        texts: Iterable[str],
+        options: Options,
+        on_progress: OnProgress = None,
+    ) -> None:
+        options.check()
+        self.model = model
+        self.options = options
+        self.notes: list[str] = []
+        self.stack: nn.ModuleList = decoder_stack(model, options.layers_path)
+        self.runner = Runner(model, self.stack)
+        self.fingerprint = fingerprint(model)
+        self._on_progress = on_progress
+        wrong = [i for i in options.protect if not 0 <= i < len(self.stack)]
+        if wrong:
+            raise ModelError(f"expected layers from 0 to {len(self.stack) - 1} to protect, got {wrong[0]}")
+        limit = context_limit(model)
+        self.window = min(options.window, limit or options.window)
+        found = joined_windows(tokenizer, texts, tokens=options.tokens, window=self.window)
+        self.ids: Tensor = torch.from_numpy(found).to(model.device)
+        if len(self.ids) < 2:
+            raise TextError(f"expected two windows of {self.window} tokens or more, got {self.ids.numel()} tokens")
+        self.batch = min(max(1, BATCH_TOKENS // self.window), max(1, len(self.ids) // 4))
+        judge = min(JUDGE_TOKENS // self.window, len(self.ids) // 4)
+        self.judging = max(1, judge // self.batch) * self.batch  # windows
+        self.ridge = self._ridge()
+
+    @property
+    def fit_tokens(self) -> int:
+        """Tokens that repairs are fitted on."""
+        return self.ids.numel() - self.judging * self.window
+
+    @property
+    def refit_after(self) -> bool:
+        """Whether the kept layers above the first cut are refitted."""
+        if self.options.repair != "refit":
+            return False
+        asked = self.options.refit_after
+        return self.fit_tokens >= AFTER_PER_FEATURE * self._features() if asked is None else asked
+
+    def teacher(self, *, search: bool = False) -> Teacher:
+        """Return the dense streams: of the windows that a search looks at, all kept; or of all, passing by."""
+        windows = max(SEARCH_TOKENS // self.window, 2 * self.judging) if search else len(self.ids)
+        return Teacher(self.runner, self.ids[:windows], batch=self.batch, keep=search)
+
+    def work(self, teacher: Teacher, removed: Iterable[int]) -> Work:
+        """Return the work of cutting `removed`, with the fit windows that are the repairs' own."""
+        count = len(self.stack)
+
+        def on_layer(layer: int) -> None:
+            self.tell("repairing", layer, count)
+
+        return Work(
+            self.runner,
+            teacher,
+            frozenset(removed),
+            ridge=self.ridge,
+            fit_from=self.judging // self.batch,
+            on_layer=on_layer,
+        )
+
+    def judge(self, teacher: Teacher) -> Judge:
+        """Return the judge on the windows that no repair is fitted on."""
+        return Judge(self.runner, teacher, self.ids, self.judging)
+
+    def path(self, count: int) -> tuple[Path, list[tuple[tuple[int, ...], float]]]:
+        """Return what the selector would remove for every number of layers up to `count`, and the sets it tried."""
+        tried: list[tuple[tuple[int, ...], float]] = []
+
+        def on_try(removed: tuple[int, ...], verdict: float) -> None:
+            tried.append((removed, verdict))
+            self.tell("choosing layers", len(tried))
+
+        self.tell("reading the dense model", 0)
+        teacher = self.teacher(search=True)
+        search = Search(
+            self.runner,
+            teacher,
+            self.judge(teacher),
+            frozenset(self.options.protect),
+            repair=self.options.repair,
+            fit_from=self.judging // self.batch,
+            width=EFFORTS[self.options.effort],
+            ridge=self.ridge,
+            seed=self.options.seed,
+            on_try=on_try,
+        )
+        if len(search.layers) < count or count >= len(self.stack):
+            raise ModelError(
+                f"expected at most {min(len(search.layers), len(self.stack) - 1)} layers to remove of "
+                f"{len(self.stack)}, {len(self.options.protect)} of them protected, got {count}"
+            )
+        path = SELECTORS[self.options.select](search, count)
+        if count not in path:
+            raise ModelError(f"the selector {self.options.select} finds no {count} layers beside the protected ones")
+        return path, tried
+
+    def number(self, remove: int | str) -> int:
+        """Return how many layers a number or a share like "20%" is; raises ModelError for anything else."""
+        said = str(remove).strip()
+        try:
+            count = math.floor(float(said[:-1]) / 100 * len(self.stack)) if said.endswith("%") else int(said)
+        except (ValueError, OverflowError):
+            raise ModelError(f"expected a number of layers, or a share like 20%, got {said!r}") from None
+        if count < 1:
+            raise ModelError(f"expected at least one of the {len(self.stack)} layers to remove, got {said}")
+        return count
+
+    def given(self, layers: Sequence[int]) -> tuple[int, ...]:
+        """Return layers that were named, checked; raises ModelError for those that cannot go."""
+        chosen = tuple(sorted(layers))
+        wrong = [i for i in chosen if not 0 <= i < len(self.stack)]
+        if wrong or len(set(chosen)) < len(chosen):
+            said = f"{wrong[0]}" if wrong else "one of them twice"
+            raise ModelError(f"expected layers from 0 to {len(self.stack) - 1}, each once, got {said}")
+        if kept := sorted(set(chosen) & set(self.options.protect)):
+            raise ModelError(f"expected layers that are not protected, got {in_words(kept)}")
+        if not 0 < len(chosen) < len(self.stack):
+            raise ModelError(f"expected 1 to {len(self.stack) - 1} layers to remove, got {len(chosen)}")
+        return chosen
+
+    def plan(self, removed: tuple[int, ...], *, given: bool) -> Plan:
+        """Return the plan that the options and the choice amount to."""
+        return Plan(
+            remove=removed,
+            layers=len(self.stack),
+            select="given" if given else self.options.select,
+            repair=self.options.repair,
+            refit_after=self.refit_after,
+            ridge=self.ridge,
+            model=model_id(self.model),
+            fingerprint=self.fingerprint,
+            calibration={
+                "tokens": self.ids.numel(),
+                "judge_tokens": self.judging * self.window,
+                "window": self.window,
+                "seed": self.options.seed,
+            },
+        )
+
+    def tell(self, task: str, done: int, total: int | None = None) -> None:
+        """Report progress."""
+        if self._on_progress is not None:
+            self._on_progress(Progress(task, done, total))
+
+    def _features(self) -> int:
+        return output_projection(self.stack[0]).in_features
+
+    def _ridge(self) -> float:
+        """Return the ridge, raised where the text is short; raises TextError where it is too short."""
+        if self.options.repair != "refit":
+            return self.options.ridge
+        features = self._features()
+        if self.fit_tokens < LEAST_PER_FEATURE * features:
+            raise TextError(
+                f"expected {math.ceil(LEAST_PER_FEATURE * features):,} tokens or more to refit {features:,} features "
+                f"({ENOUGH_PER_FEATURE * features:,.0f} to do it well), got {self.fit_tokens:,}: give more --text"
+            )
+        short = ENOUGH_PER_FEATURE * features / self.fit_tokens
+        if short > 1:
+            self.notes.append(
+                f"{self.fit_tokens:,} tokens are few to refit {features:,} features: the ridge is raised by "
+                f"{short:.1f}; {ENOUGH_PER_FEATURE * features:,.0f} would do."
+            )
+        return self.options.ridge * max(1.0, short)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Keep dropout and the like switched off, and gradients away."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+def options_of(plan: Plan, **others: Any) -> Options:
+    """Return the options that a plan was made with."""
+    return Options(
+        repair=plan.repair,
+        refit_after=plan.refit_after,
+        ridge=plan.ridge,
+        tokens=plan.calibration.get("tokens"),
+        window=plan.calibration.get("window", 512),
+        seed=plan.calibration.get("seed", 0),
+        **others,
+    )

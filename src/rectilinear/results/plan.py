@@ -1,0 +1,108 @@
+"""A plan: which layers go and how that is made up for, as data; and the result of carrying it out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rectilinear.errors import ResultError
+from rectilinear.results.document import SCHEMA, clean
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to cut from a model and how; with the same model and text it gives the same weights.
+
+    remove: layers of the model before the cut, 0-based. layers: how many it has. select, repair: names as registered;
+    select is "given" where the layers were. refit_after: the kept layers above the first cut are refitted as well.
+    ridge: towards the old weights, a multiple of the features' mean square. fingerprint: of the model before the cut.
+    calibration: text, tokens, window, and judge_tokens of them that no repair was fitted on.
+    """
+
+    remove: tuple[int, ...]
+    layers: int
+    select: str
+    repair: str
+    refit_after: bool
+    ridge: float
+    model: str
+    fingerprint: str
+    calibration: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document of plan.json."""
+        return {"schema": SCHEMA, "kind": "plan", **clean(dataclasses.asdict(self))}
+
+    def to_json(self) -> str:
+        """Return the document as indented JSON."""
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False)
+
+    @classmethod
+    def from_dict(cls, document: Any) -> Plan:
+        """Rebuild from `to_dict`; raises ResultError for anything else."""
+        if not isinstance(document, dict) or document.get("schema") != SCHEMA or document.get("kind") != "plan":
+            raise ResultError(
+                f"expected a plan of schema {SCHEMA}, got another document; make it with rectilinear prune"
+            )
+        values = {k: v for k, v in document.items() if k not in ("schema", "kind")}
+        try:
+            plan = cls(**{**values, "remove": tuple(values["remove"])})
+        except (KeyError, TypeError) as error:
+            raise ResultError(f"the plan is damaged: {error}; make it again") from error
+        kinds = {"remove": tuple, "layers": int, "select": str, "repair": str, "refit_after": bool, "calibration": dict}
+        wrong = [k for k, kind in kinds.items() if not isinstance(getattr(plan, k), kind)]
+        if wrong or not all(isinstance(i, int) for i in plan.remove) or not isinstance(plan.ridge, int | float):
+            raise ResultError(f"the plan is damaged: {', '.join(wrong) or 'remove or ridge'}; make it again")
+        return plan
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read plan.json, or the folder that holds it; raises ResultError where that cannot be done."""
+        file = Path(path) / "plan.json" if Path(path).is_dir() else Path(path)
+        try:
+            return cls.from_dict(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, RecursionError) as error:
+            raise ResultError(f"cannot read a plan from {file}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a model is worth on the judging windows: perplexity, and KL(dense || model) in nats per token."""
+
+    perplexity: float
+    kl: float
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """A plan carried out.
+
+    dense, cut: before and after, on calibration windows that no repair was fitted on (but which a selector may have
+    looked at). parameters_dense, parameters: tied ones once. passes: what it cost, in forward passes of the dense
+    model over the calibration text, the head not counted. tried: sets of layers tried by the selector, with the
+    verdict on each. provenance, warnings: as in a scan.
+    """
+
+    plan: Plan
+    dense: Loss
+    cut: Loss
+    parameters_dense: int
+    parameters: int
+    passes: float
+    tried: tuple[tuple[tuple[int, ...], float], ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document: schema, kind, and the fields."""
+        body = clean(dataclasses.asdict(self))
+        body["plan"] = self.plan.to_dict()
+        body["tried"] = [{"layers": list(layers), "verdict": verdict} for layers, verdict in self.tried]
+        return {"schema": SCHEMA, "kind": "prune", **body}
+
+    def to_json(self) -> str:
+        """Return the document as indented JSON; NaN never appears."""
+        return json.dumps(clean(self.to_dict()), indent=1, allow_nan=False)
