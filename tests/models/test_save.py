@@ -77,7 +77,16 @@ def test_blocks_keep_step_in_every_way_of_generating(family):
     assert torch.equal(model.generate(ids, **beams), model.generate(ids, **beams, use_cache=False))
 
 
-def test_blocks_train(tmp_path):
+def test_blocks_in_the_place_of_convolutions_keep_step():
+    shape = {"vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0, "eos_token_id": None}
+    model = hf.Lfm2ForCausalLM(hf.Lfm2Config(**shape, **heads, layer_types=["conv", "full_attention"] * 2)).eval()
+    cut_(model, None, [], {0: MAP, 3: MAP})
+    plain = model.generate(IDS, max_new_tokens=6, do_sample=False, use_cache=False)
+    assert torch.equal(model.generate(IDS, max_new_tokens=6, do_sample=False), plain)
+
+
+def test_blocks_train():
     with torch.inference_mode(False):
         model = with_block().train()
         model.gradient_checkpointing_enable()

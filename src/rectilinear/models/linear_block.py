@@ -48,8 +48,10 @@ class LinearBlock(nn.Module):
             if isinstance(value, Cache):
                 # One number a token: the model takes the cached length, and each layer's kind, from its place in the
                 # cache, so a place left empty puts positions and masks of all layers out of step.
-                mark = x.new_zeros(x.shape[0], 1, x.shape[1], 1)
-                value.update(mark, mark, self.layer_idx)
+                held = value.layers[self.layer_idx] if self.layer_idx < len(value) else None
+                if held is None or hasattr(held, "get_seq_length"):  # convolutions (LFM2) count nothing
+                    mark = x.new_zeros(x.shape[0], 1, x.shape[1], 1)
+                    value.update(mark, mark, self.layer_idx)
         return (y, *[None] * (self.outputs - 1)) if self.outputs else y
 
 
