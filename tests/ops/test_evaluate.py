@@ -133,7 +133,7 @@ def test_ratio_to_the_first_has_a_paired_interval_narrower_than_the_models_own(m
     near = tiny.llama()
     with torch.no_grad():
         near.model.layers[1].mlp.down_proj.weight.mul_(1.5)
-    result = rectilinear.evaluate({"a": model, "b": near}, tiny.tokenizer(), TEXTS, window=16)
+    result = rectilinear.evaluate({"a": model, "b": near}, tiny.tokenizer(), iter(TEXTS), window=16)
     first, second = (row.text for row in result.models)
     assert first.ratio is None
     assert second.ratio == pytest.approx(second.perplexity / first.perplexity)
