@@ -147,6 +147,8 @@ def test_models_judged_on_other_windows_get_no_ratio_and_a_note(model):
     result = rectilinear.evaluate({"a": model, "b": short}, tiny.tokenizer(), TEXTS, window=32)
     assert result.models[1].text.ratio is None
     assert "cut from 32 to 16" in result.warnings[0]
+    twice = rectilinear.evaluate({"a": short, "b": short}, tiny.tokenizer(), TEXTS, window=32)
+    assert len(twice.warnings) == 1 and twice.models[1].text.ratio == 1
     assert "b was judged on other windows than a" in result.warnings[1]
     # With a reference they run together, so the shorter context holds for both.
     shared = rectilinear.evaluate(short, tiny.tokenizer(), TEXTS, window=32, reference=model)

@@ -142,7 +142,7 @@ def evaluate_models(
         "seconds": round(time.perf_counter() - started, 3),
     }
     first = None if reference is None else results.pop(0)
-    return EvalResult({**facts, **(provenance or {})}, tuple(results), first, tuple(run.notes))
+    return EvalResult({**facts, **(provenance or {})}, tuple(results), first, tuple(dict.fromkeys(run.notes)))
 
 
 class _Run:
