@@ -133,7 +133,7 @@ def test_ratio_to_the_first_has_a_paired_interval_narrower_than_the_models_own(m
     near = tiny.llama()
     with torch.no_grad():
         near.model.layers[1].mlp.down_proj.weight.mul_(1.5)
-    result = rectilinear.evaluate({"a": model, "b": near}, tiny.tokenizer(), TEXTS, window=16)
+    result = rectilinear.evaluate({"a": model, "b": near}, tiny.tokenizer(), iter(TEXTS), window=16)
     first, second = (row.text for row in result.models)
     assert first.ratio is None
     assert second.ratio == pytest.approx(second.perplexity / first.perplexity)
@@ -147,6 +147,8 @@ def test_models_judged_on_other_windows_get_no_ratio_and_a_note(model):
     result = rectilinear.evaluate({"a": model, "b": short}, tiny.tokenizer(), TEXTS, window=32)
     assert result.models[1].text.ratio is None
     assert "cut from 32 to 16" in result.warnings[0]
+    twice = rectilinear.evaluate({"a": short, "b": short}, tiny.tokenizer(), TEXTS, window=32)
+    assert len(twice.warnings) == 1 and twice.models[1].text.ratio == 1
     assert "b was judged on other windows than a" in result.warnings[1]
     # With a reference they run together, so the shorter context holds for both.
     shared = rectilinear.evaluate(short, tiny.tokenizer(), TEXTS, window=32, reference=model)

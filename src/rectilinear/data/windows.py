@@ -94,7 +94,10 @@ def window_batches(windows: Sequence[Window], batch_tokens: int) -> Iterator[Bat
 def _joined(tokenizer: Any, documents: Iterable[str], tokens: int | None, window: int) -> Tokens:
     """Return the tokens of the documents as one text, read only as far as needed; at least a window."""
     if tokens is not None and tokens < window:
-        raise TextError(f"expected a budget of one window of {window} tokens or more, got --tokens {tokens}")
+        raise TextError(
+            f"expected a budget of one window of {window} tokens or more, got --tokens {tokens}: give more, "
+            f"or --window {tokens}"
+        )
     source = iter(documents)
     parts: list[str] = []
     wanted = None if tokens is None else CHARACTERS * (tokens + MARGIN)

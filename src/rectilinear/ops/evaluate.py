@@ -73,6 +73,8 @@ def evaluate(
     """
     named = model if isinstance(model, Mapping) else {model_id(model): model}
     known = [texts] if isinstance(texts, str) else texts
+    if known is not None and len(named) > 1:
+        known = list(known)  # each model reads it
     return evaluate_models(
         (Candidate(name, each, tokenizer) for name, each in named.items()),
         None if known is None else lambda: known,
@@ -140,7 +142,7 @@ def evaluate_models(
         "seconds": round(time.perf_counter() - started, 3),
     }
     first = None if reference is None else results.pop(0)
-    return EvalResult({**facts, **(provenance or {})}, tuple(results), first, tuple(run.notes))
+    return EvalResult({**facts, **(provenance or {})}, tuple(results), first, tuple(dict.fromkeys(run.notes)))
 
 
 class _Run:
@@ -198,7 +200,7 @@ class _Run:
             else:
                 self.notes.append(
                     f"{candidate.name} was judged on other windows than {self._baseline[0]} (another tokenizer or "
-                    "context): their perplexities do not compare, their bits per byte do."
+                    "context): their perplexities do not compare; bits per byte do, where the contexts are alike."
                 )
             scores.append({"text": score})
         if reference:
