@@ -7,11 +7,14 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rectilinear.errors import ModelError, ResultError
+from rectilinear.models.save import save_model
 from rectilinear.models.surgery import cut_
 from rectilinear.ops.cut.bench import Bench, OnProgress, Options, evaluating, options_of
+from rectilinear.ops.cut.registry import REPAIRS
 from rectilinear.ops.cut.repairs import repaired
 from rectilinear.ops.provenance import run_facts
 from rectilinear.results import Loss, Plan, PruneResult
@@ -32,6 +35,13 @@ class Cut:
     def plan(self) -> Plan:
         """What was done."""
         return self.result.plan
+
+    def save(self, out: str | Path, *, force: bool = False) -> Path:
+        """Write a checkpoint that loads anywhere, with plan.json, prune.json and a model card, whole or not at all.
+
+        Raises ResultError where the folder exists and `force` is False, or where it cannot be written.
+        """
+        return self.result.save(out, lambda folder: save_model(self.model, self.tokenizer, folder), force=force)
 
 
 def prune(
@@ -106,7 +116,7 @@ def _carried_out(bench: Bench, removed: tuple[int, ...], plan: Plan) -> PruneRes
     """Repair, judge and cut the bench's model."""
     teacher = bench.teacher()
     work = bench.work(teacher, removed)
-    student = repaired(work, plan.repair, after=plan.refit_after)
+    student = repaired(work, REPAIRS[plan.repair], after=plan.refit_after)
     judge = bench.judge(teacher)
     last = teacher.at(len(bench.stack))
     dense = Loss(math.exp(judge.nats(last)), 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,3 +107,12 @@ class PruneResult:
     def to_json(self) -> str:
         """Return the document as indented JSON; NaN never appears."""
         return json.dumps(clean(self.to_dict()), indent=1, allow_nan=False)
+
+    def save(self, out: str | Path, weights: Callable[[Path], None], *, force: bool = False) -> Path:
+        """Write the checkpoint by `weights`, and beside it the plan, this document and a model card, whole or not.
+
+        Raises ResultError where the folder exists and `force` is False, or where it cannot be written.
+        """
+        from rectilinear.report.pruning import save_prune  # the report knows the results, not the other way round
+
+        return save_prune(self, Path(out), weights, force=force)

@@ -19,8 +19,9 @@ from rectilinear.models.projection import output_projection
 from rectilinear.models.runner import Runner
 from rectilinear.models.stack import context_limit, decoder_stack
 from rectilinear.ops.cut.judge import Judge
-from rectilinear.ops.cut.repairs import REPAIRS, RIDGE, Work
-from rectilinear.ops.cut.selectors import SELECTORS, Path, Search
+from rectilinear.ops.cut.registry import REPAIRS, SELECTORS
+from rectilinear.ops.cut.repairs import RIDGE, Work
+from rectilinear.ops.cut.selectors import Path, Search
 from rectilinear.ops.cut.streams import Teacher
 from rectilinear.results import Plan
 
@@ -163,7 +164,7 @@ class Bench:
             teacher,
             self.judge(teacher),
             frozenset(self.options.protect),
-            repair=self.options.repair,
+            repair=REPAIRS[self.options.repair],
             fit_from=self.judging // self.batch,
             width=EFFORTS[self.options.effort],
             ridge=self.ridge,

@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from rectilinear.ops.cut.selectors import SELECTORS, Path, Search, selector
+from rectilinear.ops.cut.selectors import Path, Search, angular, bi, linearity
 
-STARTS = ("linearity", "bi", "angular")
+STARTS = (linearity, bi, angular)
+SINGLES = 3  # times the width: layers tried alone, the least influential first
+BACK = 2  # of the width: one removed layer of so many is put back to look for a better one
 
 
 @dataclass
 class _Tried:
-    """Sets tried so far and their divergence; nothing is tried twice."""
+    """Sets tried so far and their divergence, and what adding each layer cost when last tried."""
 
     search: Search
-    known: dict[tuple[int, ...], float] = field(default_factory=dict)
-    stale: dict[int, float] = field(default_factory=dict)  # what adding a layer cost when last tried
+    known: dict[tuple[int, ...], float] = field(default_factory=lambda: {(): 0.0})
+    cost: dict[int, float] = field(default_factory=dict)
 
     def __call__(self, removed: tuple[int, ...]) -> float:
         if removed not in self.known:
@@ -27,56 +29,54 @@ class _Tried:
         """Return the best set of a size among those tried."""
         return min((s for s in self.known if len(s) == size), key=self.known.__getitem__)
 
-    def grown(self, removed: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the set with one layer more, the best of the most promising `width`.
-
-        Most promising is what cost least when it was last added; once a fresh cost is below the next stale one by far,
-        the rest is not tried (costs seldom fall as a set grows).
-        """
-        base = self.known.get(removed, 0.0)
-        order = sorted((i for i in self.search.layers if i not in removed), key=lambda i: self.stale.get(i, -math.inf))
-        found: tuple[int, ...] | None = None
-        for index, layer in enumerate(order):
-            enough = layer in self.stale and index >= self.search.width
-            if enough:
-                break
+    def add(self, removed: tuple[int, ...], order: list[int]) -> None:
+        """Try the set with one more of the layers `order`, each in turn."""
+        for layer in order:
             grown = tuple(sorted((*removed, layer)))
-            self.stale[layer] = self(grown) - base
-            if found is None or self.known[grown] < self.known[found]:
-                found = grown
-        assert found is not None
-        return found
+            self.cost[layer] = self(grown) - self(removed)
+
+    def promising(self, removed: tuple[int, ...]) -> list[int]:
+        """Return the `width` layers that cost least to add when they were last tried."""
+        left = [i for i in self.search.layers if i not in removed]
+        return sorted(left, key=lambda i: self.cost.get(i, math.inf))[: self.search.width]
 
 
-@selector("kl")
 def kl(search: Search, count: int) -> Path:
-    """Greedy on KL(dense || cut) after repair, from several starts, with look-back swaps.
+    """Grow a set greedily by KL(dense || cut) after repair, from several starts, with look-back swaps.
 
-    Grows a set layer by layer; at every size the sets of the cheap selectors are tried as well, and the best goes on.
-    After each step from the third on, each layer removed so far is put back in turn, and where the smaller set is
-    better than the best known of its size, the search goes on from there (floating search). With a width of 0 nothing
-    is tried: the paper's order is taken as it is.
+    Each set is repaired from the dense weights. First the least influential layers are tried alone; then at every size
+    the layers that cost least when last tried are added, the sets of the cheap selectors are tried as well, and the
+    best of all goes on, after the layers that were dear to remove have been exchanged for others where that is better.
+    With a width of 0 nothing is tried: the paper's order is taken as it is.
     """
     if not search.width:
-        return SELECTORS["linearity"](search, count)
+        return linearity(search, count)
     tried = _Tried(search)
-    starts = [SELECTORS[name](search, count) for name in STARTS]
-    current: tuple[int, ...] = ()
-    size = 0
-    while size < count:
-        size += 1
-        tried.grown(current)
+    starts = [select(search, count) for select in STARTS]
+    singles = bi(search, len(search.layers))
+    tried.add((), _order(singles)[: SINGLES * search.width])
+    for size in range(2, count + 1):
+        current = tried.best(size - 1)
+        tried.add(current, tried.promising(current))
         for start in starts:
-            if size > 1 and size in start:
+            if size in start:
                 tried(start[size])
-        current = _looked_back(tried, tried.best(size))
-    return {n: tried.best(n) for n in range(1, count + 1)}
+        _swap(tried, tried.best(size))
+    return {size: tried.best(size) for size in range(1, count + 1)}
 
 
-def _looked_back(tried: _Tried, removed: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the best set of the same size within one swap: a layer put back that is missed most, another taken."""
-    if len(removed) < 3:
-        return removed
-    smaller = min((tuple(i for i in removed if i != back) for back in removed), key=tried)
-    tried.grown(smaller)
-    return tried.best(len(removed))
+def _swap(tried: _Tried, removed: tuple[int, ...]) -> None:
+    """Put back the layers that were dear to remove, each in turn, and take others from there."""
+    dear = sorted(removed, key=lambda i: -tried.cost.get(i, math.inf))[: tried.search.width // BACK]
+    smaller = [tuple(i for i in removed if i != back) for back in dear]
+    better = [s for s in smaller if tried(s) <= tried(tried.best(len(s)))]
+    for base in better:
+        tried.add(base, tried.promising(base))
+
+
+def _order(path: Path) -> list[int]:
+    """Return the layers in the order in which a nested path takes them."""
+    taken: list[int] = []
+    for size in sorted(path):
+        taken += [i for i in path[size] if i not in taken]
+    return taken

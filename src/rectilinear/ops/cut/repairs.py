@@ -1,4 +1,4 @@
-"""Repairs: what makes up for a removed span. Each is one function, registered by name.
+"""Repairs: what makes up for a removed span. Each is one function, named in `registry`.
 
 A repair is handed the stream that the cut model brings to the layer before the span, asks the teacher for the dense
 stream after it, and returns the cut model's stream after the span. Weights are changed through `Work`, which can undo
@@ -122,37 +122,25 @@ class Inside:
 
 
 Repair = Callable[[Work, Site, Chunks], Chunks]
-REPAIRS: dict[str, Repair] = {}
 
 
-def repair(name: str) -> Callable[[Repair], Repair]:
-    """Register a repair under a name."""
-
-    def register(function: Repair) -> Repair:
-        REPAIRS[name] = function
-        return function
-
-    return register
-
-
-def repaired(work: Work, name: str, *, after: bool = False) -> Chunks:
+def repaired(work: Work, repair: Repair, *, after: bool = False) -> Chunks:
     """Repair every removed span in order, each on the stream of the model as cut and repaired so far.
 
     Returns the last position of the cut model's stream. after: refit the kept layers above the first cut as well.
     """
-    act = REPAIRS[name]
     spans = {span.start: span for span in spans_of(work.removed)}
     start = max(min(spans) - 1, 0)
     student = work.teacher.at(start)
     if 0 in spans:
-        student = act(work, Site(None, spans[0]), student)
+        student = repair(work, Site(None, spans[0]), student)
     for layer in range(start, len(work.runner.stack)):
         if work.on_layer is not None:
             work.on_layer(layer)
         if layer in work.removed:
             continue
         if layer + 1 in spans:
-            student = act(work, Site(layer, spans[layer + 1]), student)
+            student = repair(work, Site(layer, spans[layer + 1]), student)
         elif after:
             student = refit(work, Site(layer, Span(layer + 1, layer + 1)), student)
         else:
@@ -160,13 +148,11 @@ def repaired(work: Work, name: str, *, after: bool = False) -> Chunks:
     return student
 
 
-@repair("none")
 def none(work: Work, site: Site, student: Chunks) -> Chunks:
     """Remove the span and do nothing (the paper's removing)."""
     return work.below(site, student)
 
 
-@repair("refit")
 def refit(work: Work, site: Site, student: Chunks) -> Chunks:
     """Solve the MLP's output projection of the layer before the span again, by ridge towards its old value.
 
@@ -188,7 +174,6 @@ def refit(work: Work, site: Site, student: Chunks) -> Chunks:
     return work.run(site.layer, student)
 
 
-@repair("linear")
 def linear(work: Work, site: Site, student: Chunks) -> Chunks:
     """Replace each layer of the span by its own affine map, fitted on the dense stream (the paper's replacement)."""
     below = work.below(site, student)
@@ -202,7 +187,6 @@ def linear(work: Work, site: Site, student: Chunks) -> Chunks:
     return below
 
 
-@repair("patch")
 def patch(work: Work, site: Site, student: Chunks) -> Chunks:
     """Put one affine map in the place of the whole span, fitted on the cut model's stream, tokens weighted as in refit.
 
@@ -220,7 +204,6 @@ def patch(work: Work, site: Site, student: Chunks) -> Chunks:
     return work.place(site.span.start, AffineMap(weight, bias), below)
 
 
-@repair("fold")
 def fold(work: Work, site: Site, student: Chunks) -> Chunks:
     """Fold a map of the MLP's output into the projection before the span (ReplaceMe, least squares)."""
     if site.layer is None:
@@ -236,7 +219,6 @@ def fold(work: Work, site: Site, student: Chunks) -> Chunks:
     return _folded(work, site.layer, inside, change, student)
 
 
-@repair("fold-cosine")
 def fold_cosine(work: Work, site: Site, student: Chunks) -> Chunks:
     """Fold the map that brings the stream's direction closest to the dense one (ReplaceMe, cosine), found by Adam."""
     if site.layer is None:
@@ -263,7 +245,6 @@ def fold_cosine(work: Work, site: Site, student: Chunks) -> Chunks:
     return _folded(work, site.layer, inside, change.detach(), student)
 
 
-@repair("scalar")
 def scalar(work: Work, site: Site, student: Chunks) -> Chunks:
     """Give the stream back the size it would have had after the span (Prune&Comp).
 

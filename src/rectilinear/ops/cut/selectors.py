@@ -1,4 +1,4 @@
-"""Selectors: which layers to remove. Each is one function, registered by name.
+"""Selectors: which layers to remove. Each is one function, named in `registry`.
 
 A selector returns, for every number of layers up to the one asked for, the layers it would remove: a sweep costs no
 more than its largest cut.
@@ -18,7 +18,7 @@ from rectilinear.core.linear import Scores, scores
 from rectilinear.core.moments import Moments
 from rectilinear.models.runner import Runner
 from rectilinear.ops.cut.judge import Judge
-from rectilinear.ops.cut.repairs import Work, repaired
+from rectilinear.ops.cut.repairs import Repair, Work, none, repaired
 from rectilinear.ops.cut.streams import Chunks, Teacher, rows
 
 Path = dict[int, tuple[int, ...]]  # for each number of layers, the layers to remove
@@ -37,7 +37,7 @@ class Search:
     teacher: Teacher
     judge: Judge
     protect: frozenset[int]
-    repair: str
+    repair: Repair
     fit_from: int
     width: int
     ridge: float
@@ -73,9 +73,9 @@ class Search:
 
     def nats(self, removed: Iterable[int]) -> float:
         """Return the cross-entropy of the text without any repair."""
-        return self._tried(removed, "none", self.judge.nats)
+        return self._tried(removed, none, self.judge.nats)
 
-    def _tried(self, removed: Iterable[int], repair: str, verdict: Callable[[Chunks], float]) -> float:
+    def _tried(self, removed: Iterable[int], repair: Repair, verdict: Callable[[Chunks], float]) -> float:
         work = Work(self.runner, self.teacher, frozenset(removed), ridge=self.ridge, fit_from=self.fit_from)
         try:
             value = verdict(repaired(work, repair))
@@ -87,17 +87,6 @@ class Search:
 
 
 Selector = Callable[[Search, int], Path]
-SELECTORS: dict[str, Selector] = {}
-
-
-def selector(name: str) -> Callable[[Selector], Selector]:
-    """Register a selector under a name."""
-
-    def register(function: Selector) -> Selector:
-        SELECTORS[name] = function
-        return function
-
-    return register
 
 
 def _first(order: Iterable[int], count: int) -> Path:
@@ -105,26 +94,22 @@ def _first(order: Iterable[int], count: int) -> Path:
     return {size: tuple(sorted(chosen[:size])) for size in range(1, len(chosen) + 1)}
 
 
-@selector("linearity")
 def linearity(search: Search, count: int) -> Path:
     """Take the most linear layers first (the paper's order)."""
     return _first(sorted(search.layers, key=lambda i: -(search.linearity[i].score or 0.0)), count)
 
 
-@selector("increment")
 def increment(search: Search, count: int) -> Path:
     """Take the layers whose contribution is most linear first."""
     return _first(sorted(search.layers, key=lambda i: -(search.linearity[i].increment or 0.0)), count)
 
 
-@selector("bi")
 def bi(search: Search, count: int) -> Path:
     """Take the layers that turn the stream least (ShortGPT's block influence, 1 - mean cosine of input and output)."""
     influence = {i: 1 - float(search.cosines(i, i + 1).double().mean()) for i in search.layers}
     return _first(sorted(search.layers, key=influence.__getitem__), count)
 
 
-@selector("angular")
 def angular(search: Search, count: int) -> Path:
     """Take the window of layers that turns the stream least (UIDL, ReplaceMe): mean angle over all tokens."""
     found: Path = {}
@@ -140,19 +125,16 @@ def _angle(search: Search, start: int, stop: int) -> float:
     return float(search.cosines(start, stop).clamp(-1, 1).acos().double().mean()) / math.pi
 
 
-@selector("reverse")
 def reverse(search: Search, count: int) -> Path:
     """Take the last layers first."""
     return _first(reversed(search.layers), count)
 
 
-@selector("random")
 def random(search: Search, count: int) -> Path:
     """Take layers by chance, the same for the same seed."""
     return _first(randomlib.Random(search.seed).sample(search.layers, len(search.layers)), count)
 
 
-@selector("loss")
 def loss(search: Search, count: int) -> Path:
     """Greedy on the measured loss, without repair (SLEB): at each step every layer left is tried."""
     found: Path = {}

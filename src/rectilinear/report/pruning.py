@@ -1,0 +1,59 @@
+"""The folder of a cut model: the checkpoint, its plan, what it cost, and a model card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from rectilinear.core.spans import in_words
+from rectilinear.report.folder import write_folder
+from rectilinear.report.text import number, visible
+from rectilinear.results import PruneResult
+
+PLAN, DOCUMENT, CARD = "plan.json", "prune.json", "README.md"
+REPAIRED = {
+    "none": "Nothing was done to make up for them.",
+    "linear": "An affine map, fitted on the dense model's stream, stands in the place of each.",
+    "patch": "One affine map stands in the place of each removed span.",
+    "scalar": "What the layers above add was scaled, so that the stream has its old size.",
+    "fold": "A map of the MLP's output was folded into the projection before each cut, by least squares.",
+    "fold-cosine": "A map of the MLP's output was folded into the projection before each cut, by cosine distance.",
+    "refit": "The MLP output projection before each cut was solved again, by ridge towards its old value.",
+}
+
+
+def save_prune(result: PruneResult, out: Path, weights: Callable[[Path], None], *, force: bool = False) -> Path:
+    """Write a checkpoint by `weights`, plan.json, prune.json and README.md to the folder `out`; return it.
+
+    Raises ResultError where it exists and `force` is False, or cannot be written; nothing half-written stays.
+    """
+
+    def fill(folder: Path) -> None:
+        weights(folder)
+        (folder / PLAN).write_text(result.plan.to_json() + "\n", encoding="utf-8")
+        (folder / DOCUMENT).write_text(result.to_json() + "\n", encoding="utf-8")
+        (folder / CARD).write_text(card(result), encoding="utf-8")
+
+    return write_folder(out, fill, force=force, marker=PLAN)
+
+
+def card(result: PruneResult) -> str:
+    """Return the model card, in Markdown."""
+    environment = Environment(
+        loader=PackageLoader("rectilinear.report"),
+        autoescape=False,  # Markdown: `inline` takes out what would end a code span or a line
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "inline": _inline}
+    plan = result.plan
+    values = {"removed": in_words(plan.remove), "repaired": REPAIRED.get(plan.repair, plan.repair)}
+    return environment.get_template("card.md.j2").render(result=result, plan=plan, **values) + "\n"
+
+
+def _inline(value: object) -> str:
+    """Return text from data fit for a code span of Markdown, and for a line of its front matter."""
+    return visible(value).replace("`", "'")
