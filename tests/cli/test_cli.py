@@ -61,14 +61,21 @@ def test_text_from_standard_input(folder):
 
 
 def test_report_and_compare(scanned, tmp_path):
-    (scanned / "report.html").unlink()
+    page, plot = scanned / "report.html", scanned / "plots" / "profile.png"
+    page.unlink()
+    plot.unlink()
     assert CliRunner().invoke(app, ["report", str(scanned)]).exit_code == 0
-    assert (scanned / "report.html").exists()
+    assert page.exists() and not plot.exists()
+    assert CliRunner().invoke(app, ["report", str(scanned), "--png"]).exit_code == 0
+    assert plot.exists()
     out = tmp_path / "both"
     arguments = ["compare", str(scanned), str(scanned), "--labels", "a,b", "--out", str(out), "--json"]
     done = CliRunner().invoke(app, arguments)
     assert [m["label"] for m in json.loads(done.stdout)["models"]] == ["a", "b"]
     assert (out / "compare.html").exists()
+    assert not (out / "plots" / "overlay.png").exists()
+    CliRunner().invoke(app, [*arguments, "--force", "--png"])
+    assert (out / "plots" / "overlay.png").exists()
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["report", "--help"], ["compare", "--help"], ["scan", "--help"]])
@@ -84,7 +91,7 @@ def test_report_and_compare_load_no_torch(scanned, tmp_path):
     for arguments in (["report", str(scanned)], ["compare", str(scanned), str(scanned), "--out", str(tmp_path / "c")]):
         code = f"import sys; sys.argv = ['rectilinear', *{arguments!r}]\nfrom rectilinear.cli.main import main\n"
         code += "try: main()\nexcept SystemExit as stop: assert not stop.code\n"
-        code += "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
+        code += "assert not {'torch', 'transformers', 'datasets', 'matplotlib'} & set(sys.modules)"
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
