@@ -130,14 +130,6 @@ def test_a_model_of_images_is_refused(tmp_path: Path) -> None:
     refused(folder, "expected a text model, got .* of type 'vit'")
 
 
-def test_a_damaged_gguf_leaves_nothing_behind(tmp_path: Path) -> None:
-    for content in (b"not a gguf", b"GGUF\x03\0\0\0" + b"\xff" * 16, b""):
-        path = tmp_path / "bad.gguf"
-        path.write_bytes(content)
-        refused(str(path), r"cannot read .*bad\.gguf as a GGUF model")
-    assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
-
-
 def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert demo.cache_dir() == tmp_path / "cache"
     monkeypatch.delenv("RECTILINEAR_CACHE")

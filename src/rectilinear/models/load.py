@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rectilinear.errors import ModelError, nearest
+from rectilinear.errors import ModelError, first_line, nearest
 from rectilinear.models.demo import cache_dir, demo_gguf
+from rectilinear.models.gguf import converted, folder_of
 from rectilinear.models.quiet import quiet
-from rectilinear.models.save import forget_quantisation_
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -54,11 +52,11 @@ def load(
                 source, dtype=chosen, use_safetensors=True, **placed, **common
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"cannot load the weights of {model!r}: {_first_line(error)}") from error
+            raise ModelError(f"cannot load the weights of {model!r}: {first_line(error)}") from error
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, **common)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"cannot load the tokenizer of {model!r}: {_first_line(error)}") from error
+            raise ModelError(f"cannot load the tokenizer of {model!r}: {first_line(error)}") from error
     if where != "balanced":
         loaded.to(torch.device(where))
     loaded.config._name_or_path = model  # not the folder in the cache
@@ -91,14 +89,12 @@ def fingerprint(model: PreTrainedModel) -> str:
 def _resolve(model: str) -> Path | str:
     """Return a folder or Hub id that transformers can read, converting GGUF on first use."""
     if model == DEMO:
-        return _converted(demo_gguf(), cache_dir() / "demo" / "SmolLM2-135M-Instruct")
+        return converted(demo_gguf(), cache_dir() / "demo" / "SmolLM2-135M-Instruct")
     path = Path(model).expanduser()
     if path.is_file():
         if path.suffix != ".gguf":
             raise ModelError(f"expected a folder, a .gguf file or a Hub id, got the file {model}")
-        stat = path.stat()
-        key = hashlib.sha256(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()[:16]
-        return _converted(path, cache_dir() / "gguf" / f"{path.stem}-{key}")
+        return converted(path, folder_of(path))
     if path.is_dir():
         _check_folder(path)
         return path
@@ -122,40 +118,13 @@ def _check_folder(path: Path) -> None:
     raise ModelError(f"expected weights (*.safetensors) in {path}, got none")
 
 
-def _converted(gguf: Path, target: Path) -> Path:
-    """Return a folder with the de-quantised model: loads in seconds where GGUF takes a minute."""
-    if (target / "config.json").is_file():
-        return target
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=target.parent, prefix=".converting-"))
-    except OSError as error:
-        raise ModelError(f"cannot keep the converted model in {cache_dir()}: {error}; set RECTILINEAR_CACHE") from error
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            forget_quantisation_(model)
-            model.save_pretrained(part)
-            tokenizer.save_pretrained(part)
-        if not target.exists():  # another process may have been faster
-            part.replace(target)
-    except Exception as error:  # a damaged file makes the reader raise almost any kind
-        raise ModelError(f"cannot read {gguf} as a GGUF model: {_first_line(error)}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return target
-
-
 def _config(model: str, source: str, common: dict[str, Any]) -> PreTrainedConfig:
     from transformers import AutoConfig
 
     try:
         return AutoConfig.from_pretrained(source, **common)
     except (OSError, ValueError, KeyError) as error:
-        said = _first_line(error)
+        said = first_line(error)
         if "gated" in said.lower():
             raise ModelError(f"the model {model!r} is gated: accept its terms on the Hub and log in") from error
         if "trust_remote_code" in str(error):
@@ -194,7 +163,7 @@ def _device(device: str) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"expected a device of this machine, got {device!r}: {_first_line(error)}") from error
+        raise ModelError(f"expected a device of this machine, got {device!r}: {first_line(error)}") from error
     return device
 
 
@@ -214,8 +183,3 @@ def _own_dtype(config: PreTrainedConfig) -> Any:
 
     own = config.get_text_config().dtype or config.dtype
     return getattr(torch, own) if isinstance(own, str) else own
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
