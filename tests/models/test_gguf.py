@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 import tiny
 from rectilinear.errors import ModelError
 from rectilinear.models.gguf import folder_of
-from rectilinear.models.load import load
+from rectilinear.models.load import load, skeleton
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +31,19 @@ def test_a_gguf_is_converted_once_and_in_silence(tmp_path, cache, capfd):
     before = (folder / "config.json").stat().st_mtime_ns
     load(str(path), device="cpu")
     assert (folder / "config.json").stat().st_mtime_ns == before
+    (folder / "model.safetensors").unlink()
+    assert skeleton(str(path), device="cpu").config.num_hidden_layers == 2
+
+
+def test_the_structure_is_known_without_a_conversion(tmp_path, cache):
+    path = tiny.gguf(tmp_path / "tiny.gguf")
+    shapes = {name: weight.shape for name, weight in skeleton(str(path), device="cpu").named_parameters()}
+    assert not cache.exists()
+    model, _ = load(str(path), device="cpu")
+    assert {name: weight.shape for name, weight in model.named_parameters()} == shapes
+    path.write_bytes(b"damaged")
+    with pytest.raises(ModelError, match="as a GGUF model"):
+        skeleton(str(path), device="cpu")
 
 
 def test_another_file_of_the_same_name_has_another_place(tmp_path):

@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from rectilinear.errors import ModelError
 from rectilinear.models import demo
-from rectilinear.models.load import fingerprint, load, model_id
+from rectilinear.models.load import fingerprint, load, model_id, skeleton
 
 SIZES: dict[str, Any] = {
     "vocab_size": 8,
@@ -89,6 +89,17 @@ def refused(model: str, message: str, **options: Any) -> None:
     with pytest.raises(ModelError, match=message) as error:
         load(model, **options)
     assert "\n" not in str(error.value)
+
+
+def test_a_skeleton_is_the_model_without_its_weights(llama: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (Path(llama) / "model.safetensors").write_bytes(b"")  # so that reading it would fail
+    bare = skeleton(llama, device="cpu", dtype="bfloat16")
+    whole = hf.LlamaForCausalLM(hf.LlamaConfig(**SIZES))
+    assert {n: p.shape for n, p in bare.named_parameters()} == {n: p.shape for n, p in whole.named_parameters()}
+    assert {(p.device.type, p.dtype) for p in bare.parameters()} == {("meta", torch.bfloat16)}
+    monkeypatch.setattr(subprocess, "run", None)  # nothing is fetched
+    with pytest.raises(ModelError, match="the demo model is not here yet"):
+        skeleton("demo")
 
 
 def test_unknown_names(llama: str) -> None:

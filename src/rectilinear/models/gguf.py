@@ -6,11 +6,15 @@ import hashlib
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rectilinear.errors import ModelError, first_line
 from rectilinear.models.demo import cache_dir
 from rectilinear.models.quiet import quiet
 from rectilinear.models.save import forget_quantisation_
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 def folder_of(gguf: Path) -> Path:
@@ -44,7 +48,22 @@ def converted(gguf: Path, target: Path) -> Path:
         if not target.exists():  # another process may have been faster
             part.replace(target)
     except Exception as error:  # a damaged file makes the reader raise almost any kind
-        raise ModelError(f"cannot read {gguf} as a GGUF model: {first_line(error)}") from error
+        raise _damaged(gguf, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return target
+
+
+def config_of(gguf: Path) -> PreTrainedConfig:
+    """Return the configuration in a GGUF file, without its weights; raises ModelError where it is damaged."""
+    from transformers import AutoConfig
+
+    try:
+        with quiet():
+            return AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    except Exception as error:
+        raise _damaged(gguf, error) from error
+
+
+def _damaged(gguf: Path, error: Exception) -> ModelError:
+    return ModelError(f"cannot read {gguf} as a GGUF model: {first_line(error)}")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rectilinear.errors import ModelError, first_line, nearest
-from rectilinear.models.demo import cache_dir, demo_gguf
-from rectilinear.models.gguf import converted, folder_of
+from rectilinear.models.demo import demo_gguf, demo_place
+from rectilinear.models.gguf import config_of, converted, folder_of
 from rectilinear.models.quiet import quiet
 
 if TYPE_CHECKING:
@@ -70,6 +70,37 @@ def check_found(model: str, *, trust_remote_code: bool = False) -> None:
         _class(_config(model, str(_resolve(model)), {"trust_remote_code": trust_remote_code}), model)
 
 
+def skeleton(
+    model: str,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """Return the model that `load` would, without its weights: built from its configuration on torch's meta device.
+
+    Options as for `load`. Nothing is converted, and nothing fetched but a configuration from the Hub. Raises ModelError
+    where `load` would, weights and tokenizer aside, and where the demo has not been fetched yet.
+    """
+    import torch
+
+    from rectilinear.models.auto import register
+
+    register()
+    where = _device(device)
+    common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    if model == DEMO and not demo_place().is_file():
+        raise ModelError("the demo model is not here yet: run `rectilinear scan demo` once, which fetches it")
+    with quiet():
+        config = _config_alone(model, common)
+        chosen = _dtype(dtype, config, where)
+        if chosen == "auto":
+            chosen = _own_dtype(config) or torch.float32
+        with torch.device("meta"):
+            return _class(config, model).from_config(config, dtype=chosen, trust_remote_code=trust_remote_code)
+
+
 def model_id(model: PreTrainedModel) -> str:
     """Return the name a model was loaded by, its class where it has none."""
     return getattr(model.config, "_name_or_path", "") or type(model).__name__
@@ -88,13 +119,12 @@ def fingerprint(model: PreTrainedModel) -> str:
 
 def _resolve(model: str) -> Path | str:
     """Return a folder or Hub id that transformers can read, converting GGUF on first use."""
-    if model == DEMO:
-        return converted(demo_gguf(), cache_dir() / "demo" / "SmolLM2-135M-Instruct")
+    place = _gguf(model)
+    if place is not None:
+        return converted(demo_gguf() if model == DEMO else place[0], place[1])
     path = Path(model).expanduser()
     if path.is_file():
-        if path.suffix != ".gguf":
-            raise ModelError(f"expected a folder, a .gguf file or a Hub id, got the file {model}")
-        return converted(path, folder_of(path))
+        raise ModelError(f"expected a folder, a .gguf file or a Hub id, got the file {model}")
     if path.is_dir():
         _check_folder(path)
         return path
@@ -102,6 +132,14 @@ def _resolve(model: str) -> Path | str:
         there = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise ModelError(f"no such model folder or file: {model}.{nearest(path.name, there)}")
     return model
+
+
+def _gguf(model: str) -> tuple[Path, Path] | None:
+    """Return a GGUF file and the folder of its conversion; None where the model is no such file."""
+    if model == DEMO:
+        return demo_place(), demo_place().with_name("SmolLM2-135M-Instruct")
+    path = Path(model).expanduser()
+    return (path, folder_of(path)) if path.suffix == ".gguf" and path.is_file() else None
 
 
 def _check_folder(path: Path) -> None:
@@ -132,6 +170,15 @@ def _config(model: str, source: str, common: dict[str, Any]) -> PreTrainedConfig
         raise ModelError(
             f"cannot find the model {model!r} ({said}); a local folder, a .gguf file and 'demo' work without a network"
         ) from error
+
+
+def _config_alone(model: str, common: dict[str, Any]) -> PreTrainedConfig:
+    """Return the configuration of a model, converting nothing."""
+    place = _gguf(model)
+    if place is None:
+        return _config(model, str(_resolve(model)), common)
+    file, folder = place
+    return _config(model, str(folder), {}) if (folder / "config.json").is_file() else config_of(file)
 
 
 def _class(config: PreTrainedConfig, model: str) -> Any:
