@@ -28,3 +28,37 @@ def documents(count=30, words=40, seed=0):
     generator = torch.Generator().manual_seed(seed)
     draws = torch.randint(1, VOCAB, (count, words), generator=generator).tolist()
     return [" ".join(f"w{i}" for i in row) for row in draws]
+
+
+def gguf(path):
+    """Write a tiny random llama of two layers with its tokenizer as a GGUF file; return the path."""
+    from gguf import GGUFWriter, TokenType
+
+    d, inner, words = 32, 48, ["<unk>", "a", "b", "ab", "Ġ", "Ġa"]
+    writer = GGUFWriter(path, "llama")
+    writer.add_context_length(64)
+    writer.add_embedding_length(d)
+    writer.add_block_count(2)
+    writer.add_feed_forward_length(inner)
+    writer.add_head_count(4)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(len(words))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(words)
+    writer.add_token_types([TokenType.NORMAL] * len(words))
+    writer.add_token_merges(["a b", "Ġ a"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
+    shapes = {"token_embd": (len(words), d), "output": (len(words), d), "output_norm": (d,)}
+    for i in range(2):
+        shapes |= {f"blk.{i}.attn_{name}": (d, d) for name in ("q", "k", "v", "output")}
+        shapes |= {f"blk.{i}.ffn_{name}": (inner, d) for name in ("gate", "up")}
+        shapes |= {f"blk.{i}.ffn_down": (d, inner), f"blk.{i}.attn_norm": (d,), f"blk.{i}.ffn_norm": (d,)}
+    generator = torch.Generator().manual_seed(0)
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", torch.randn(shape, generator=generator).numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

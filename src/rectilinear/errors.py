@@ -28,3 +28,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return ' Did you mean X?' for the closest of `known`, or an empty string."""
     match = get_close_matches(name, list(known), n=1)
     return f" Did you mean {match[0]!r}?" if match else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line that says something in an error of another library, its kind where none does."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

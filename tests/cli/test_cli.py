@@ -61,31 +61,46 @@ def test_text_from_standard_input(folder):
 
 
 def test_report_and_compare(scanned, tmp_path):
-    (scanned / "report.html").unlink()
+    page, plot = scanned / "report.html", scanned / "plots" / "profile.png"
+    page.unlink()
+    plot.unlink()
     assert CliRunner().invoke(app, ["report", str(scanned)]).exit_code == 0
-    assert (scanned / "report.html").exists()
+    assert page.exists() and not plot.exists()
+    assert CliRunner().invoke(app, ["report", str(scanned), "--png"]).exit_code == 0
+    assert plot.exists()
     out = tmp_path / "both"
     arguments = ["compare", str(scanned), str(scanned), "--labels", "a,b", "--out", str(out), "--json"]
     done = CliRunner().invoke(app, arguments)
     assert [m["label"] for m in json.loads(done.stdout)["models"]] == ["a", "b"]
     assert (out / "compare.html").exists()
+    assert not (out / "plots" / "overlay.png").exists()
+    CliRunner().invoke(app, [*arguments, "--force", "--png"])
+    assert (out / "plots" / "overlay.png").exists()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["report", "--help"], ["compare", "--help"], ["scan", "--help"]])
-def test_help_loads_no_torch(arguments):
+def loaded_by(arguments):
+    """Return the top-level modules that a command has loaded when it ends well."""
     code = (
-        f"import sys; sys.argv = ['rectilinear', *{arguments!r}]\nfrom rectilinear.cli.main import main\ntry: main()\n"
+        f"import sys; sys.argv = ['rectilinear', *{list(map(str, arguments))!r}]\n"
+        "from rectilinear.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
     )
-    code += "except SystemExit: pass\nassert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["report", "--help"], ["compare", "--help"], ["scan", "--help"]]
+)
+def test_help_comes_at_once(arguments):
+    assert not {"torch", "transformers", "datasets", "numpy", "matplotlib", "jinja2"} & loaded_by(arguments)
 
 
 def test_report_and_compare_load_no_torch(scanned, tmp_path):
-    for arguments in (["report", str(scanned)], ["compare", str(scanned), str(scanned), "--out", str(tmp_path / "c")]):
-        code = f"import sys; sys.argv = ['rectilinear', *{arguments!r}]\nfrom rectilinear.cli.main import main\n"
-        code += "try: main()\nexcept SystemExit as stop: assert not stop.code\n"
-        code += "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    for arguments in (["report", scanned], ["compare", scanned, scanned, "--out", tmp_path / "c"]):
+        assert not {"torch", "transformers", "datasets", "matplotlib"} & loaded_by(arguments)
 
 
 def test_wrong_input_is_one_line_and_exit_code_2(folder, text, scanned, tmp_path, capsys, monkeypatch):

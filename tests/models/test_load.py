@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from rectilinear.errors import ModelError
 from rectilinear.models import demo
-from rectilinear.models.load import fingerprint, load, model_id
+from rectilinear.models.load import fingerprint, load, model_id, skeleton
 
 SIZES: dict[str, Any] = {
     "vocab_size": 8,
@@ -91,6 +91,17 @@ def refused(model: str, message: str, **options: Any) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_a_skeleton_is_the_model_without_its_weights(llama: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (Path(llama) / "model.safetensors").write_bytes(b"")  # so that reading it would fail
+    bare = skeleton(llama, device="cpu", dtype="bfloat16")
+    whole = hf.LlamaForCausalLM(hf.LlamaConfig(**SIZES))
+    assert {n: p.shape for n, p in bare.named_parameters()} == {n: p.shape for n, p in whole.named_parameters()}
+    assert {(p.device.type, p.dtype) for p in bare.parameters()} == {("meta", torch.bfloat16)}
+    monkeypatch.setattr(subprocess, "run", None)  # nothing is fetched
+    with pytest.raises(ModelError, match="the demo model is not here yet"):
+        skeleton("demo")
+
+
 def test_unknown_names(llama: str) -> None:
     refused("no-such-model", "cannot find the model 'no-such-model'.*work without a network")
     refused(llama[:-1], r"no such model folder or file: .*Did you mean 'tiny-llama'\?")
@@ -128,14 +139,6 @@ def test_a_model_of_images_is_refused(tmp_path: Path) -> None:
     sizes = {k: v for k, v in SIZES.items() if k != "vocab_size"}
     folder = saved(tmp_path / "vit", hf.ViTModel(hf.ViTConfig(**sizes, image_size=8, patch_size=4)))
     refused(folder, "expected a text model, got .* of type 'vit'")
-
-
-def test_a_damaged_gguf_leaves_nothing_behind(tmp_path: Path) -> None:
-    for content in (b"not a gguf", b"GGUF\x03\0\0\0" + b"\xff" * 16, b""):
-        path = tmp_path / "bad.gguf"
-        path.write_bytes(content)
-        refused(str(path), r"cannot read .*bad\.gguf as a GGUF model")
-    assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
 
 
 def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rectilinear.errors import ResultError
 from rectilinear.report.compare import compare, save_compare
 from rectilinear.report.html import compare_page, scan_page
-from rectilinear.report.plots import FIGURES, depth, overlay, scan_figures
+from rectilinear.report.plots import FIGURES, depth, scan_figures
 from rectilinear.report.terminal import compare_table, layers_table, number, sparkline
 from rectilinear.report.text import visible
 from rectilinear.results import SubmoduleScore
@@ -122,14 +122,14 @@ def test_models_of_different_depth_are_compared(make_scan, tmp_path):
     assert third["delta"]["score"]["heldout"] is None
     assert depth(scans[1].layers)[0] == 0.0 and depth(scans[1].layers)[-1] == 1.0
     assert len(second["curves"]["depth"]) == 30
-    assert len(overlay(scans, LABELS).axes) == 3
     assert "second" in printed(compare_table(scans, LABELS), 100)
     out = save_compare(scans, LABELS, tmp_path / "both")
-    names = {"compare.json", "compare.csv", "compare.html", "plots"}
-    assert {path.name for path in out.iterdir()} == names
+    names = {"compare.json", "compare.csv", "compare.html", "overlay.svg"}
+    assert {path.name for path in out.rglob("*.*")} == names
     with pytest.raises(ResultError, match="--force"):
         save_compare(scans, LABELS, out)
-    assert save_compare(scans, LABELS, out, force=True) == out
+    assert save_compare(scans, LABELS, out, force=True, png=True) == out
+    assert {path.name for path in out.rglob("*.*")} == names | {"overlay.png"}
 
 
 def printed(table, width):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -29,6 +28,8 @@ app.command("compare")(report.compare)
 
 def _version(asked: bool) -> None:
     if asked:
+        from importlib.metadata import version
+
         Console().print(f"rectilinear {version('rectilinear')}", highlight=False)
         raise typer.Exit
 

@@ -15,16 +15,17 @@ from rectilinear.errors import ResultError
 
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Folders written by a scan.", metavar="DIR...")],
+    png: Annotated[bool, typer.Option("--png", help="Draw the PNG plots again too; takes seconds.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result documents instead of tables.")] = False,
 ) -> None:
-    """Draw the table, plots, CSV and HTML page of saved scans again."""
+    """Draw the table, SVG plots, CSV and HTML page of saved scans again."""
     from rectilinear.report.folder import load, render
     from rectilinear.report.terminal import layers_table
 
     for folder in folders:
         result = load(folder)
         where = folder if folder.is_dir() else folder.parent
-        render(result, where)
+        render(result, where, png=png)
         if json:
             sys.stdout.write(result.to_json() + "\n")
         else:
@@ -39,6 +40,7 @@ def compare(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the plots and the page.")] = Path("compare"),
     force: Annotated[bool, typer.Option("--force", help="Replace the folder if it exists.")] = False,
+    png: Annotated[bool, typer.Option("--png", help="Draw the plots as PNG too; takes seconds.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> None:
     """Overlay scans on normalised depth (Figures 1 and 3 of the paper), with means and deltas to the first."""
@@ -55,7 +57,7 @@ def compare(
     names = labels.split(",") if labels else _names(folders, [str(r.provenance.get("model")) for r in results])
     if len(names) != len(results):
         raise ResultError(f"expected {len(results)} labels, one a folder, got {len(names)}: {', '.join(names)}")
-    save_compare(results, names, out, force=force)
+    save_compare(results, names, out, force=force, png=png)
     if json:
         sys.stdout.write(jsonlib.dumps(build(results, names), indent=1) + "\n")
     else:

@@ -6,7 +6,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -57,6 +57,9 @@ def scan(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     trust_remote_code: TrustRemoteCode = False,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap and of the samples.")] = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be done; read no weights, write nothing.")
+    ] = False,
 ) -> None:
     """Measure how linear every layer of a model is, in one pass over a text.
 
@@ -73,15 +76,32 @@ def scan(
     from rectilinear.data.text import read_text
 
     source = read_text(text)
+    loading: dict[str, Any] = {
+        "dtype": dtype,
+        "device": device,
+        "revision": revision,
+        "trust_remote_code": trust_remote_code,
+    }
+    sizes: dict[str, Any] = {
+        "tokens": budget,
+        "window": window,
+        "holdout": holdout,
+        "submodules": submodules,
+        "batch_tokens": batch_tokens,
+        "layers_path": layers_path,
+    }
+    if dry_run:
+        from rectilinear.cli.dry import tell
+
+        tell(model, loading, sizes, text=source.id, out=target, json=json)
+        return
     with progress_bar(Console(stderr=True)) as show:
         show(f"loading {model}", 0, None, "")
         from rectilinear.models.load import load
         from rectilinear.ops.scan import Progress
         from rectilinear.ops.scan import scan as run
 
-        loaded, tokenizer = load(
-            model, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code
-        )
+        loaded, tokenizer = load(model, **loading)
         show("scanning", 0, None, "reading text")
 
         def on_progress(state: Progress) -> None:
@@ -92,13 +112,8 @@ def scan(
             loaded,
             tokenizer,
             source.documents(),
-            tokens=budget,
-            window=window,
-            holdout=holdout,
-            submodules=submodules,
+            **sizes,
             sink_multiple=sink_multiple,
-            batch_tokens=batch_tokens,
-            layers_path=layers_path,
             seed=seed,
             provenance={"model": model, "text": source.id, "command": shlex.join(["rectilinear", *sys.argv[1:]])},
             on_progress=on_progress,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rectilinear.data.demo import demo_documents
-from rectilinear.errors import TextError, nearest
+from rectilinear.errors import TextError, first_line, nearest
 
 COLUMNS = ("text", "content", "story", "context")  # where a row's text is looked for, in this order
 END_OF_TEXT = "<|endoftext|>"
@@ -181,9 +181,9 @@ def _hub(source: str) -> Iterator[dict[str, Any]]:
 
         yield from load_dataset(name, config or None, split=split or "train", streaming=True)
     except Exception as error:  # the Hub's clients raise a dozen kinds, all meaning: not to be had
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TextError(
-            f"no such file, and no data set {name!r} to be had from the Hub ({reason}): name a local file, or 'demo'"
+            f"no such file, and no data set {name!r} to be had from the Hub ({first_line(error)}): "
+            "name a local file, or 'demo'"
         ) from error
 
 

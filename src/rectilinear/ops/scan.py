@@ -14,9 +14,10 @@ import torch
 
 from rectilinear.data.pieces import Batch, Piece, Pieces, batches, cut_pieces, from_ids
 from rectilinear.errors import TextError
-from rectilinear.models.stack import context_limit, decoder_stack, forward, watch, width
+from rectilinear.models.stack import decoder_stack, forward, watch, width
 from rectilinear.models.submodules import watch_parts
 from rectilinear.ops.assemble import layer_results
+from rectilinear.ops.forecast import budget_of, check_holdout, context
 from rectilinear.ops.layers import SAMPLE, Gatherer, Rows
 from rectilinear.ops.parts import Submodules
 from rectilinear.ops.provenance import model_facts, run_facts
@@ -67,19 +68,20 @@ def scan(
     Raises TextError for text too short or empty, ModelError where the decoder stack is not found, NonFiniteError for
     NaN or infinite activations.
     """
-    if not 0 <= holdout < 1:
-        raise TextError(f"expected a holdout between 0 and 1, got {holdout}: 0.25 keeps a quarter of the tokens unseen")
+    check_holdout(holdout)
     started = time.perf_counter()
     stack = decoder_stack(model, layers_path)
     notes: list[str] = []
-    budget = max(16_384, 32 * width(model)) if tokens is None else None if tokens == "all" else tokens
+    budget = budget_of(model, tokens)
     if input_ids is not None:
         pieces = from_ids(
             _numpy(input_ids), None if attention_mask is None else _numpy(attention_mask), holdout=holdout
         )
         window = max(len(p.ids) for p in (*pieces.fit, *pieces.heldout))
     elif texts is not None and tokenizer is not None:
-        window = _window(model, window, notes)
+        asked, window = window, context(model, window)
+        if window < asked:
+            notes.append(f"The window is cut from {asked} to {window} tokens, the model's longest context.")
         pieces = cut_pieces(tokenizer, texts, tokens=budget, window=window, holdout=holdout)
     else:
         raise TextError("expected texts with a tokenizer, or input_ids: got neither; see help(rectilinear.scan)")
@@ -163,16 +165,6 @@ def _rows(batch: Batch, blocks: dict[tuple[int, int], int] | None) -> Rows:
     mask = None if batch.mask.all() else torch.from_numpy(batch.mask)
     token = batch.ids[row, position]
     return Rows(mask, token, position, batch.document[row], batch.start[row] + position, block)
-
-
-def _window(model: PreTrainedModel, window: int, notes: list[str]) -> int:
-    limit = context_limit(model)
-    if window < 1:
-        raise TextError(f"expected a window of at least 1 token, got {window}")
-    if limit is None or window <= limit:
-        return window
-    notes.append(f"The window is cut from {window} to {limit} tokens, the model's longest context.")
-    return limit
 
 
 def _numpy(values: Any) -> np.ndarray:

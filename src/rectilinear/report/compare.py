@@ -33,10 +33,12 @@ def compare(results: Sequence[ScanResult], labels: Sequence[str]) -> dict[str, A
     return clean({"schema": SCHEMA, "kind": "compare", "models": models})
 
 
-def save_compare(results: Sequence[ScanResult], labels: Sequence[str], out: Path, *, force: bool = False) -> Path:
+def save_compare(
+    results: Sequence[ScanResult], labels: Sequence[str], out: Path, *, force: bool = False, png: bool = False
+) -> Path:
     """Write compare.json, compare.csv, plots and compare.html to the folder `out`, whole or not at all.
 
-    Raises ResultError as `folder.save` does.
+    The plots are SVG and, with `png`, PNG too, which takes seconds. Raises ResultError as `folder.save` does.
     """
 
     def fill(folder: Path) -> None:
@@ -51,7 +53,7 @@ def save_compare(results: Sequence[ScanResult], labels: Sequence[str], out: Path
                 for index, row in enumerate(zip(*columns, strict=True)):
                     writer.writerow([model["label"].encode("utf-8", "replace").decode(), index, *row])
         figures = {"overlay": overlay(results, labels)}
-        write_figures(figures, folder / PLOTS)
+        write_figures(figures, folder / PLOTS, png=png)
         (folder / "compare.html").write_text(compare_page(results, labels, figures), encoding="utf-8")
 
     return write_folder(out, fill, force=force, marker=DOCUMENT)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rectilinear.report.folder import flat, write_folder
 from rectilinear.report.html import eval_page
-from rectilinear.results import EvalResult
+from rectilinear.results import EvalResult, clean
 
 DOCUMENT = "eval.json"
 
@@ -30,7 +30,7 @@ def save_eval(result: EvalResult, out: Path, *, force: bool = False) -> Path:
 
 def eval_csv(result: EvalResult) -> str:
     """Return one line a model, the reference first, nested fields flattened (`text_perplexity`, `divergence_kl`)."""
-    rows = [flat(dataclasses.asdict(row)) for row in result.rows]
+    rows = [flat(clean(dataclasses.asdict(row))) for row in result.rows]
     columns = dict.fromkeys(key for row in rows for key in row)
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, list(columns), restval="", lineterminator="\n")

@@ -16,10 +16,10 @@ import numpy as np
 import safetensors.numpy
 
 from rectilinear.errors import ResultError
-from rectilinear.results import ScanResult, clean
+from rectilinear.results import ScanResult
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from rectilinear.report.shapes import Drawing
 
 DOCUMENT, ARRAYS, TABLE, PAGE, PLOTS = "result.json", "arrays.safetensors", "layers.csv", "report.html", "plots"
 PREFIXES = {"sinks": "sink_", "tails": "tail_", "spectrum": ""}  # of CSV columns, where not the field's name
@@ -36,7 +36,7 @@ def save(result: ScanResult, out: Path, *, force: bool = False) -> Path:
         # Bytes first: safetensors' own writer hides a full disk behind its own error. C order: it ignores strides.
         arrays = {name: np.asarray(array, order="C") for name, array in result.arrays.items()}
         (folder / ARRAYS).write_bytes(safetensors.numpy.save(arrays))
-        _draw(result, folder)
+        _draw(result, folder, png=True)
 
     return write_folder(out, fill, force=force, marker=DOCUMENT)
 
@@ -64,36 +64,40 @@ def load(path: str | Path) -> ScanResult:
         raise ResultError(f"cannot read {arrays}: {error}; scan again") from error
 
 
-def render(result: ScanResult, out_dir: Path) -> None:
+def render(result: ScanResult, out_dir: Path, *, png: bool = False) -> None:
     """Write the table, the plots and the page of a result into an existing folder; its data stay as they are.
 
-    Raises ResultError where the folder cannot be written.
+    The plots are SVG and, with `png`, PNG too, which takes seconds. Raises ResultError where the folder cannot be
+    written.
     """
     try:
-        _draw(result, out_dir)
+        _draw(result, out_dir, png=png)
     except OSError as error:
         raise ResultError(f"cannot write {out_dir}: {error.strerror or error}") from error
 
 
-def _draw(result: ScanResult, folder: Path) -> None:
+def _draw(result: ScanResult, folder: Path, *, png: bool) -> None:
     from rectilinear.report.html import scan_page
     from rectilinear.report.plots import scan_figures
 
     figures = scan_figures(result)
-    write_figures(figures, folder / PLOTS)
+    write_figures(figures, folder / PLOTS, png=png)
     (folder / TABLE).write_text(layers_csv(result), encoding="utf-8")
     (folder / PAGE).write_text(scan_page(result, figures), encoding="utf-8")
 
 
-def write_figures(figures: dict[str, Figure], folder: Path) -> None:
-    """Write each figure as PNG and SVG."""
+def write_figures(figures: dict[str, Drawing], folder: Path, *, png: bool) -> None:
+    """Write each figure as SVG and, if asked, as PNG."""
+    from rectilinear.report.html import CAPTIONS
+    from rectilinear.report.svg import svg
+
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
-        # Three files are drawn from one figure: the layout, the slowest part, is solved once.
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
-        figure.savefig(folder / f"{name}.png", dpi=130)
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        (folder / f"{name}.svg").write_text(svg(figure, CAPTIONS[name][0]), encoding="utf-8")
+        if png:
+            from rectilinear.report.png import png as paint
+
+            (folder / f"{name}.png").write_bytes(paint(figure))
 
 
 def layers_csv(result: ScanResult) -> str:
@@ -159,7 +163,7 @@ def _swap(fresh: Path, out: Path, aside: Path) -> None:
 def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested dicts as one, keys joined by `_`; lists are left out."""
     found: dict[str, Any] = {}
-    for key, item in clean(value).items():
+    for key, item in value.items():
         if isinstance(item, dict):
             found |= flat(item, PREFIXES.get(key, f"{key}_"))
         elif not isinstance(item, list):

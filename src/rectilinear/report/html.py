@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from rectilinear.report.draw import BLUE, INK, LINE, SOFT
 from rectilinear.report.judged import sections
 from rectilinear.report.plots import overlay, scan_figures
+from rectilinear.report.shapes import Drawing
+from rectilinear.report.svg import svg
 from rectilinear.report.text import number, percent, plain, token, visible
 from rectilinear.results import EvalResult, ScanResult
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 CAPTIONS = {
     "profile": (
@@ -34,8 +30,8 @@ CAPTIONS = {
     ),
     "tails": (
         "Where the error sits",
-        "Left: error of the linear map, token by token, on unseen text (the paper's Figure 9); darker is more tokens. "
-        "Right: long bars mean that a few tokens carry the non-linearity.",
+        "Left: error of the linear map, token by token, on unseen text (the paper's Figure 9); the stronger the "
+        "colour, the more tokens. Right: long bars mean that a few tokens carry the non-linearity.",
     ),
     "spectra": (
         "Shape of the stream",
@@ -50,7 +46,7 @@ CAPTIONS = {
 }
 
 
-def scan_page(result: ScanResult, figures: dict[str, Figure] | None = None) -> str:
+def scan_page(result: ScanResult, figures: dict[str, Drawing] | None = None) -> str:
     """Return the report of one scan as a single HTML document; figures are drawn where not given."""
     return _render(
         "report.html.j2",
@@ -61,7 +57,9 @@ def scan_page(result: ScanResult, figures: dict[str, Figure] | None = None) -> s
     )
 
 
-def compare_page(results: Sequence[ScanResult], labels: Sequence[str], figures: dict[str, Figure] | None = None) -> str:
+def compare_page(
+    results: Sequence[ScanResult], labels: Sequence[str], figures: dict[str, Drawing] | None = None
+) -> str:
     """Return the comparison of several scans as a single HTML document; figures are drawn where not given."""
     return _render(
         "compare.html.j2",
@@ -87,27 +85,9 @@ def _render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
-def _drawn(figures: dict[str, Figure]) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "title": CAPTIONS[name][0], "caption": CAPTIONS[name][1], "svg": Markup(_svg(name, figure))}
-        for name, figure in figures.items()
-    ]
-
-
-def _svg(name: str, figure: Figure) -> str:
-    """Return inline SVG: ids prefixed by name, since figures share a document; neutral colours left to the page."""
-    from matplotlib import rc_context
-
-    stream = io.StringIO()
-    with rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
-        figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=True, dpi=110)
-    text = stream.getvalue()
-    text = text[text.index("<svg") :]
-    # The metadata block holds nothing but addresses of vocabularies; inside HTML the namespaces are implied.
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
-    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
-    for colour, variable in ((INK, "ink"), (SOFT, "soft"), (LINE, "line"), (BLUE, "blue")):
-        text = text.replace(colour.lower(), f"var(--{variable})")
-    label = CAPTIONS[name][0]
-    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', f'role="img" aria-label="{label}"', text, count=1)
+def _drawn(figures: dict[str, Drawing]) -> list[dict[str, Any]]:
+    drawn = []
+    for name, figure in figures.items():
+        title, caption = CAPTIONS[name]
+        drawn.append({"name": name, "title": title, "caption": caption, "svg": Markup(svg(figure, title, page=True))})
+    return drawn

@@ -1,154 +1,114 @@
-"""Figures of a scan and of several. Object API only: no global state, no display, matplotlib loaded on first use."""
+"""Figures of a scan and of several, as drawings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from rectilinear.report.draw import (
-    BLUE,
-    CYCLE,
-    GREEN,
-    INK,
-    ORANGE,
-    PINK,
-    RED,
-    SKY,
-    SOFT,
-    WIDTH,
-    layer_axis,
-    legend_above,
-    legend_beside,
-    line,
-    log_scale,
-    panels,
-    score_limits,
-    title_of,
-    unframe,
-    values_of,
-)
+from rectilinear.report.chart import Curve, Panel, stacked
+from rectilinear.report.errormap import error_map
+from rectilinear.report.shapes import BLUE, CYCLE, GREEN, ORANGE, PINK, RED, SOFT, Drawing
 from rectilinear.results import LayerResult, ScanResult, Score
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+FLOOR = -0.25  # scores below are drawn as arrows at the edge: one bad layer must not flatten the rest
+DASHED, DOTTED = (7.0, 5.0), (1.0, 5.0)
 
 
-def profile(result: ScanResult) -> Figure:
+def profile(result: ScanResult) -> Drawing:
     """Draw score and increment score per layer: paper, held-out with its interval, ordinary; sinks marked."""
-    figure, axes = panels(2, 6.4)
     x = _index(result)
-    names = {"score": "Score  (with residual)", "increment": "Increment score  (without residual)"}
-    for axis, (name, title) in zip(axes, names.items(), strict=True):
+    sinks = x[[layer.sinks.count > 0 for layer in result.layers]]
+    marks = Curve(sinks, sinks, RED, "sinks", marker="diamond", lined=False)
+    panels = []
+    for name, title in (("score", "Score (with residual)"), ("increment", "Increment score (without residual)")):
         scores: list[Score] = [getattr(layer, name) for layer in result.layers]
-        drawn = [values_of(getattr(s, kind) for s in scores) for kind in ("paper", "heldout", "ordinary")]
-        low, high = values_of(s.heldout_low for s in scores), values_of(s.heldout_high for s in scores)
-        score_limits(axis, drawn)
-        axis.fill_between(x, low, high, color=BLUE, alpha=0.16, linewidth=0)
-        line(axis, x, drawn[0], SOFT, "paper: all tokens, in-sample", style="--", marker="")
-        line(axis, x, drawn[1], BLUE, "held-out, 95 % interval")
-        line(axis, x, drawn[2], ORANGE, "ordinary: held-out, no sinks", marker="s")
-        sinks = x[[layer.sinks.count > 0 for layer in result.layers]]
-        axis.plot(
-            sinks, np.full(len(sinks), 0.025), "D", color=RED, ms=4, transform=axis.get_xaxis_transform(), label="sinks"
+        paper, heldout, ordinary, low, high = (
+            values_of(getattr(s, kind) for s in scores)
+            for kind in ("paper", "heldout", "ordinary", "heldout_low", "heldout_high")
         )
-        title_of(axis, title)
-    layer_axis(axes[-1], x)
-    legend_above(figure, axes[0], 4)
-    return figure
+        curves = [
+            Curve(x, paper, SOFT, "paper: all tokens, in-sample", marker="", dash=DASHED),
+            Curve(x, heldout, BLUE, "held-out, 95 % interval", band=(low, high)),
+            Curve(x, ordinary, ORANGE, "ordinary: held-out, no sinks", marker="square"),
+        ]
+        panels.append(Panel(title, curves, _score_limits([paper, heldout, ordinary]), marks=marks))
+    return stacked(panels, "layer", _ends(x), 240, legend=[*panels[0].curves, marks])
 
 
-def norms(result: ScanResult) -> Figure:
+def norms(result: ScanResult) -> Drawing:
     """Draw norm ratio (Figure 3 of the paper), adjacent cosine with its spread, and stream norms."""
-    figure, axes = panels(3, 7.6)
     x = _index(result)
     ratio, cosine, spread, median, largest = (
         values_of(getattr(layer, name) for layer in result.layers)
         for name in ("norm_ratio", "cosine", "cosine_std", "stream_norm_median", "stream_norm_max")
     )
-    line(axes[0], x, ratio, GREEN)
-    title_of(axes[0], "Norm ratio  (contribution over stream)")
-    axes[1].fill_between(x, cosine - spread, np.minimum(cosine + spread, 1), color=BLUE, alpha=0.16, linewidth=0)
-    line(axes[1], x, cosine, BLUE)
-    title_of(axes[1], "Adjacent cosine  (mean ± standard deviation)")
-    line(axes[2], x, largest, RED, "largest", marker="^")
-    line(axes[2], x, median, BLUE, "median")
-    title_of(axes[2], "Stream norm  (after the layer)")
-    for axis, values in ((axes[0], ratio), (axes[2], median)):
-        if np.nanmax(values, initial=0.0) > 0:
-            log_scale(axis)
-    legend_beside(axes[2], 2)
-    layer_axis(axes[-1], x)
-    return figure
+    band = (cosine - spread, np.minimum(cosine + spread, 1))
+    streams = [Curve(x, largest, RED, "largest", marker="up"), Curve(x, median, BLUE, "median")]
+    panels = [
+        Panel("Norm ratio (contribution over stream)", [Curve(x, ratio, GREEN)], log=True),
+        Panel("Adjacent cosine (mean ± standard deviation)", [Curve(x, cosine, BLUE, band=band)]),
+        Panel("Stream norm (after the layer)", streams, log=True, legend=True),
+    ]
+    return stacked(panels, "layer", _ends(x), 180)
 
 
-def tails(result: ScanResult) -> Figure:
+def tails(result: ScanResult) -> Drawing:
     """Draw the per-token error histogram of every layer (Figure 9 of the paper) and the worst tokens' share."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure(figsize=(WIDTH, min(max(3.2, 0.16 * len(result.layers) + 1.6), 9.0)), layout="constrained")
-    rows = _index(result)
-    if "error_histogram" in result.arrays:
-        left, right = figure.subplots(1, 2, width_ratios=[2, 1], sharey=True)
-        _error_map(figure, left, result)
-    else:
-        left = right = figure.subplots()
-    for key, colour, label in (("share_5", SKY, "5 %"), ("share_1", BLUE, "1 %"), ("share_01", RED, "0.1 %")):
-        shares = 100 * np.nan_to_num(values_of(getattr(layer.tails, key) for layer in result.layers))
-        right.barh(rows, shares, color=colour, height=0.82, label=label)
-    right.set(xlabel="% of the squared error", xlim=(0, 100))
-    title_of(right, "Worst")
-    legend_beside(right, 3)
-    for axis in {left, right}:
-        unframe(axis)
-    left.set(ylabel="layer", ylim=(rows[0] - 0.5, rows[-1] + 0.5))
-    left.yaxis.set_major_locator(MaxNLocator(integer=True))
-    return figure
+    return error_map(
+        _index(result),
+        {key: values_of(getattr(layer.tails, key) for layer in result.layers) for key in ("median", "p99")},
+        {
+            label: values_of(getattr(layer.tails, key) for layer in result.layers)
+            for key, label in (("share_5", "5 %"), ("share_1", "1 %"), ("share_01", "0.1 %"))
+        },
+        result.arrays.get("error_histogram"),
+        result.arrays.get("error_edges"),
+    )
 
 
-def spectra(result: ScanResult) -> Figure:
+def spectra(result: ScanResult) -> Drawing:
     """Draw anisotropy, effective rank and intrinsic dimension of each layer's outputs."""
-    figure, axes = panels(3, 6.4)
     x = _index(result)
     titles = {
-        "anisotropy": "Anisotropy  (share of the first direction)",
+        "anisotropy": "Anisotropy (share of the first direction)",
         "effective_rank": "Effective rank",
-        "intrinsic_dimension": "Intrinsic dimension  (TwoNN)",
+        "intrinsic_dimension": "Intrinsic dimension (TwoNN)",
     }
-    for axis, (name, title), colour in zip(axes, titles.items(), (PINK, GREEN, BLUE), strict=True):
-        line(axis, x, values_of(getattr(layer.spectrum, name) for layer in result.layers), colour)
-        title_of(axis, title)
-        axis.set_ylim(bottom=0)
-    layer_axis(axes[-1], x)
-    return figure
+    panels = []
+    for (name, title), colour in zip(titles.items(), (PINK, GREEN, BLUE), strict=True):
+        y = values_of(getattr(layer.spectrum, name) for layer in result.layers)
+        panels.append(Panel(title, [Curve(x, y, colour)], (0.0, 1.08 * (np.nanmax(y, initial=0.0) or 1.0))))
+    return stacked(panels, "layer", _ends(x), 150)
 
 
-def overlay(results: Sequence[ScanResult], labels: Sequence[str]) -> Figure:
+def overlay(results: Sequence[ScanResult], labels: Sequence[str]) -> Drawing:
     """Draw several models over normalised depth: scores (Figure 1 of the paper) and norm ratio (Figure 3)."""
-    figure, axes = panels(3, 8.6)
     parts: dict[str, Callable[[LayerResult], float | None]] = {
         "Score, held-out": lambda layer: judged(layer.score),
         "Increment score, held-out": lambda layer: judged(layer.increment),
-        "Norm ratio  (contribution over stream)": lambda layer: layer.norm_ratio,
+        "Norm ratio (contribution over stream)": lambda layer: layer.norm_ratio,
     }
-    for axis, (title, pick) in zip(axes, parts.items(), strict=True):
-        curves = [values_of(pick(layer) for layer in result.layers) for result in results]
-        if axis is not axes[-1]:
-            score_limits(axis, curves)
-        for index, (result, label, values) in enumerate(zip(results, labels, curves, strict=True)):
-            style = ("-", "--", ":")[index // len(CYCLE) % 3]
-            line(axis, np.array(depth(result.layers)), values, CYCLE[index % len(CYCLE)], label, style=style)
-        title_of(axis, title)
-    log_scale(axes[-1])
-    axes[-1].set(xlabel="normalised depth  (layer / last layer)", xlim=(-0.02, 1.02))
-    legend_above(figure, axes[0], 3)
-    return figure
+    panels = []
+    for title, pick in parts.items():
+        curves = [
+            Curve(
+                np.array(depth(result.layers)),
+                values_of(pick(layer) for layer in result.layers),
+                CYCLE[index % len(CYCLE)],
+                label,
+                dash=((), DASHED, DOTTED)[index // len(CYCLE) % 3],
+            )
+            for index, (result, label) in enumerate(zip(results, labels, strict=True))
+        ]
+        panels.append(Panel(title, curves, _score_limits([curve.y for curve in curves])))
+    panels[-1] = replace(panels[-1], limits=None, log=True)
+    depths = "normalised depth (layer / last layer)"
+    return stacked(panels, depths, (-0.02, 1.02), 220, whole=False, legend=panels[0].curves)
 
 
-FIGURES: dict[str, Callable[[ScanResult], Figure]] = {
+FIGURES: dict[str, Callable[[ScanResult], Drawing]] = {
     "profile": profile,
     "norms": norms,
     "tails": tails,
@@ -156,7 +116,7 @@ FIGURES: dict[str, Callable[[ScanResult], Figure]] = {
 }
 
 
-def scan_figures(result: ScanResult) -> dict[str, Figure]:
+def scan_figures(result: ScanResult) -> dict[str, Drawing]:
     """Return the figures of one scan by file name; no tails where nothing was held out."""
     judged_tokens = any(layer.tails.median is not None for layer in result.layers)
     return {name: draw(result) for name, draw in FIGURES.items() if name != "tails" or judged_tokens}
@@ -172,36 +132,23 @@ def judged(score: Score) -> float | None:
     return score.paper if score.heldout is None else score.heldout
 
 
-def _error_map(figure: Figure, axis: Axes, result: ScanResult) -> None:
-    from matplotlib.colors import LogNorm
+def values_of(values: Iterable[float | None]) -> np.ndarray:
+    """Return floats with gaps (NaN) for None."""
+    return np.array([np.nan if v is None else v for v in values], dtype=float)
 
-    counts, edges = result.arrays["error_histogram"], result.arrays["error_edges"]
-    rows, used = _index(result), np.flatnonzero(counts.sum(0))
-    if not len(used):
-        return
-    first, last = used[0], used[-1] + 1
-    share = 100 * counts[:, first:last] / np.maximum(counts.sum(1, keepdims=True), 1)
-    rarest = share[share > 0].min()
-    # Rasterised: as vectors, a hundred layers would be megabytes of rectangles.
-    mesh = axis.pcolormesh(
-        edges[first : last + 1],
-        np.append(rows - 0.5, rows[-1] + 0.5),
-        np.where(share > 0, share, np.nan),
-        norm=LogNorm(vmin=rarest / 4),  # a single token must still show against the paper
-        cmap="Blues",
-        rasterized=True,
-    )
-    for name, marker, label in (("median", "o", "median"), ("p99", "|", "99th percentile")):
-        values = values_of(getattr(layer.tails, name) for layer in result.layers)
-        axis.plot(values, rows, marker, color=RED, ms=4 if marker == "o" else 8, mew=1.4, ls="", label=label)
-    bar = figure.colorbar(mesh, ax=axis, location="left", pad=0.02, aspect=40, format="%g")
-    bar.set_label("% of the held-out tokens", color=INK)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(which="both", length=0, labelcolor=INK, labelsize=9.5)
-    axis.set(xscale="log", xlabel="L2 error of the linear map, one token")
-    title_of(axis, "Errors, token by token")
-    legend_beside(axis, 2)
+
+def _score_limits(curves: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Return limits around the curves, no lower than FLOOR and no higher than 1, and a margin."""
+    known = np.concatenate([curve[np.isfinite(curve)] for curve in curves])
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    low, high = max(low, FLOOR), max(min(high, 1.0), FLOOR)
+    margin = max(0.08 * (high - low), 0.01)
+    return low - 1.5 * margin, high + margin
 
 
 def _index(result: ScanResult) -> np.ndarray:
     return np.array([layer.layer for layer in result.layers])
+
+
+def _ends(x: np.ndarray) -> tuple[float, float]:
+    return x[0] - 0.5, x[-1] + 0.5

@@ -1,0 +1,64 @@
+"""`rectilinear scan --dry-run`: what a scan would do, without reading weights or text and without writing."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from rectilinear.ops.forecast import Forecast
+
+
+def tell(
+    model: str, loading: Mapping[str, Any], sizes: Mapping[str, Any], *, text: str, out: Path | None, json: bool
+) -> None:
+    """Print what a scan would do, as JSON if asked.
+
+    loading, sizes: the options of `models.load.load` and `ops.scan.scan`; `out` is None where no folder is written.
+    """
+    from rectilinear.models.load import skeleton
+    from rectilinear.ops.forecast import forecast
+
+    told = forecast(skeleton(model, **loading), **sizes)
+    if json:
+        facts = {"model": model, "text": text, **asdict(told), "out": None if out is None else str(out)}
+        sys.stdout.write(jsonlib.dumps(facts, indent=1) + "\n")
+        return
+    from rectilinear.report.text import visible
+
+    table = Table.grid(padding=(0, 2))
+    table.add_row("model", Text(visible(model)))
+    table.add_row("text", Text(visible(text)))
+    for name, value in _lines(told):
+        table.add_row(name, value)
+    table.add_row("output", Text(visible(out or "none")))
+    Console().print(table)
+
+
+def _lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
+    yield "layers", f"{forecast.layers:,} of width {forecast.width:,}"
+    per_d = forecast.tokens_per_d
+    if forecast.tokens is None or per_d is None:
+        yield "tokens", "all"
+    else:
+        yield "tokens", f"{forecast.tokens:,} asked for"
+        yield "tokens / d", f"{per_d['paper']} paper, {per_d['heldout']} held-out"
+    yield "window", f"{forecast.window:,} tokens"
+    known = forecast.batches is not None
+    yield "batches", f"{forecast.batches:,}, more where documents are short" if known else "as many as the text fills"
+    yield "weights", f"{_size(forecast.weights_bytes)} in {forecast.dtype}"
+    yield "moments", f"{_size(forecast.moments_bytes)}; with sinks {_size(forecast.moments_bytes_most)}"
+
+
+def _size(count: int) -> str:
+    from rectilinear.report.judged import quantity
+
+    return f"{count:,} bytes ({quantity(count, 'B')})"

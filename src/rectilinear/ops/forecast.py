@@ -1,0 +1,108 @@
+"""What a scan would read and hold in memory, known before any weight is read."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from rectilinear.core.moments import Moments
+from rectilinear.errors import TextError
+from rectilinear.models.stack import context_limit, decoder_stack, width
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SUBMODULES = 2  # attention and MLP: two pairs more a layer
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The size of a scan. layers; width: d of the stream; tokens: asked for, None where all are read.
+
+    tokens_per_d: tokens over width, of all tokens ("paper") and of those that the maps are fitted on ("heldout").
+    window: the longest context, as it will be. batches: forward passes, if every document fills its windows; None
+    where all tokens are read. weights_bytes: of the model in its precision `dtype`. moments_bytes: of what the scan
+    keeps in any case; moments_bytes_most: with sink tokens in every layer.
+    """
+
+    layers: int
+    width: int
+    dtype: str
+    tokens: int | None
+    tokens_per_d: dict[str, float] | None
+    window: int
+    batches: int | None
+    weights_bytes: int
+    moments_bytes: int
+    moments_bytes_most: int
+
+
+def forecast(
+    model: PreTrainedModel,
+    *,
+    tokens: int | Literal["all"] | None = None,
+    window: int = 512,
+    holdout: float = 0.25,
+    submodules: bool = False,
+    batch_tokens: int = 2048,
+    layers_path: str | None = None,
+) -> Forecast:
+    """Return what `scan` with these options would take; `model` may be on the meta device (`models.load.skeleton`).
+
+    Raises what `scan` would: ModelError where the decoder stack is not found, TextError for a bad option.
+    """
+    check_holdout(holdout)
+    layers, d = len(decoder_stack(model, layers_path)), width(model)
+    budget, longest = budget_of(model, tokens), context(model, window)
+    pairs = layers * (1 + SUBMODULES * submodules)
+    group = _nbytes(Moments.empty(d, d, "meta"))
+    linear_map = 4 * d * (d + 1) if holdout else 0  # float32, as a pair keeps it while it judges
+    outputs = _nbytes(Moments.empty(d, 0, "meta"))  # of the last layer
+    kept = pairs * (group + linear_map)
+    batches = per_d = None
+    if budget is not None:
+        fit = round(budget * (1 - holdout))
+        batches = sum(_batches(part, longest, batch_tokens) for part in (fit, budget - fit))
+        per_d = {"paper": round(budget / d, 3), "heldout": round(fit / d, 3)}
+    return Forecast(
+        layers=layers,
+        width=d,
+        dtype=str(model.dtype).removeprefix("torch."),
+        tokens=budget,
+        tokens_per_d=per_d,
+        window=longest,
+        batches=batches,
+        weights_bytes=sum(weight.numel() * weight.element_size() for weight in model.parameters()),
+        moments_bytes=kept + outputs,
+        moments_bytes_most=2 * kept + outputs,
+    )
+
+
+def check_holdout(holdout: float) -> None:
+    """Raise TextError for a share of held-out tokens that is none."""
+    if not 0 <= holdout < 1:
+        raise TextError(f"expected a holdout between 0 and 1, got {holdout}: 0.25 keeps a quarter of the tokens unseen")
+
+
+def budget_of(model: PreTrainedModel, tokens: int | Literal["all"] | None) -> int | None:
+    """Return how many tokens to read: by default 32 a dimension and at least 16,384; None for "all"."""
+    if tokens is None:
+        return max(16_384, 32 * width(model))
+    return None if tokens == "all" else tokens
+
+
+def context(model: PreTrainedModel, window: int) -> int:
+    """Return the window, cut to the model's longest context; raises TextError for one below a token."""
+    if window < 1:
+        raise TextError(f"expected a window of at least 1 token, got {window}")
+    limit = context_limit(model)
+    return window if limit is None else min(window, limit)
+
+
+def _batches(tokens: int, window: int, batch_tokens: int) -> int:
+    return math.ceil(math.ceil(tokens / window) / max(batch_tokens // window, 1))
+
+
+def _nbytes(moments: Moments) -> int:
+    return sum(tensor.nbytes for tensor in vars(moments).values() if hasattr(tensor, "nbytes"))

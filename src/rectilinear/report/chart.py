@@ -1,0 +1,200 @@
+"""Charts: panels of curves above each other, with axes and legends; a figure is described as data and laid out here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+
+from rectilinear.report.scale import Scale, around
+from rectilinear.report.shapes import (
+    LINE,
+    SOFT,
+    TITLE,
+    WIDTH,
+    Area,
+    Drawing,
+    Line,
+    Points,
+    Text,
+    markers,
+    reach,
+)
+from rectilinear.report.text import plain
+
+NAMED = 40  # points up to which a curve shows each of them by a marker
+RIGHT = WIDTH - 8.0
+HEAD, GAP, FOOT = 30.0, 22.0, 46.0  # heights of a panel's title, of what lies between panels, of the last one's axis
+ROW, SPACE = 24.0, 20.0  # a legend's line, and the space after an entry in it
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One curve: y over x, both [n]; NaN is a gap. `label` is for the legend, none where empty.
+
+    marker: a kind of `shapes.markers`, or "" for none. `band` is filled from its first [n] to its second [n].
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    colour: str
+    label: str = ""
+    marker: str = "dot"
+    dash: tuple[float, ...] = ()
+    band: tuple[np.ndarray, np.ndarray] | None = None
+    lined: bool = True
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes. `limits` of y, by default around the curves; curves below them end in an arrow at the edge.
+
+    marks: a curve whose x alone counts: its markers stand along the bottom. `legend` puts one beside the title.
+    """
+
+    title: str
+    curves: Sequence[Curve]
+    limits: tuple[float, float] | None = None
+    log: bool = False
+    marks: Curve | None = None
+    legend: bool = False
+
+
+def stacked(
+    panels: Sequence[Panel],
+    xlabel: str,
+    xlimits: tuple[float, float],
+    height: float,
+    *,
+    whole: bool = True,
+    legend: Sequence[Curve] = (),
+) -> Drawing:
+    """Return panels of one height each above each other with one x axis, whole numbers on it if `whole`.
+
+    `legend` names curves above them all.
+    """
+    rows = legend_rows(legend, RIGHT)
+    top = ROW * len(rows) + HEAD + (6 if rows else 0)
+    drawing = Drawing(top + len(panels) * height + (len(panels) - 1) * (HEAD + GAP) + FOOT)
+    scales = [_vertical(panel, top + i * (height + HEAD + GAP), height) for i, panel in enumerate(panels)]
+    ticks = [scale.ticks(int(height / 24)) for scale in scales]
+    left = 14 + max(reach(label) for marks in ticks for _, label in marks)
+    across = Scale(*xlimits, left, RIGHT)
+    for index, row in enumerate(rows):
+        drawing.shapes.extend(legend_row(row, left, ROW * index + 16))
+    for panel, scale, marks in zip(panels, scales, ticks, strict=True):
+        drawing.shapes.extend(_panel(panel, across, scale, marks))
+    drawing.shapes.extend(bottom_axis(across, scales[-1].start, across.ticks(16, whole=whole), xlabel))
+    return drawing
+
+
+def _vertical(panel: Panel, top: float, height: float) -> Scale:
+    spread = [part for curve in panel.curves for part in (curve.y, *(curve.band or ()))]
+    return Scale(*(panel.limits or around(spread, log=panel.log)), top + height, top, panel.log)
+
+
+def _panel(panel: Panel, across: Scale, up: Scale, ticks: list[tuple[float, str]]) -> Iterable[Line | Area | Text]:
+    left, right = across.start, across.stop
+    yield Line([((left, at), (right, at)) for at, _ in ticks], LINE)
+    for at, label in ticks:
+        yield Text(left - 8, at + 4.5, label, "end")
+    yield Text(left, up.stop - 12, panel.title, size=TITLE, bold=True)
+    for curve in panel.curves:
+        if curve.band is not None:
+            yield from _band(curve, across, up)
+    for curve in panel.curves:
+        yield from _curve(curve, across, up)
+    yield Line([((left, up.start), (right, up.start))], SOFT)
+    if panel.marks is not None:
+        spots = [(x, up.start - 7) for x in across(panel.marks.x).tolist()]
+        yield markers(panel.marks.marker, spots, panel.marks.colour)
+    if panel.legend:
+        yield from legend_beside(panel.curves, right, up.stop - 12)
+
+
+def _band(curve: Curve, across: Scale, up: Scale) -> Iterable[Area]:
+    x, edges = across(curve.x), [np.maximum(edge, up.low) for edge in curve.band or ()]
+    low, high = (up(edge) for edge in edges)
+    known = np.isfinite(low) & np.isfinite(high)
+    for run in _runs(known):
+        there = list(zip(x[run], high[run], strict=True))
+        yield Area([there + list(zip(x[run], low[run], strict=True))[::-1]], curve.colour, opacity=0.16)
+
+
+def _curve(curve: Curve, across: Scale, up: Scale) -> Iterable[Line | Area]:
+    x, y = across(curve.x), up(np.maximum(curve.y, up.low))
+    below = curve.y < up.low
+    if curve.lined:
+        lines: list[Points] = [list(zip(x[run], y[run], strict=True)) for run in _runs(np.isfinite(y))]
+        # One point alone makes no line.
+        lines = [p if len(p) > 1 else ((p[0][0] - 5, p[0][1]), (p[0][0] + 5, p[0][1])) for p in lines]
+        yield Line(lines, curve.colour, 2.0, curve.dash)
+    if curve.marker and len(x) <= NAMED:
+        shown = np.isfinite(y) & ~below
+        yield markers(curve.marker, list(zip(x[shown], y[shown], strict=True)), curve.colour)
+    if below.any():
+        yield markers("down", [(at, up.start - 9) for at in x[below]], curve.colour, 5.0)
+
+
+def _runs(known: np.ndarray) -> list[slice]:
+    """Return the stretches of True in a mask [n]."""
+    runs, start = [], 0
+    for value, group in groupby(known.tolist()):
+        stop = start + len(list(group))
+        if value:
+            runs.append(slice(start, stop))
+        start = stop
+    return runs
+
+
+def bottom_axis(across: Scale, y: float, ticks: list[tuple[float, str]], label: str) -> Iterable[Text]:
+    """Yield the numbers and the name of a horizontal axis at height y."""
+    for at, words in ticks:
+        yield Text(at, y + 19, words, "middle")
+    yield Text((across.start + across.stop) / 2, y + 39, label, "middle")
+
+
+def legend_rows(curves: Sequence[Curve], right: float) -> list[list[Curve]]:
+    """Return the curves that have a label and something to show, in rows that are no wider than `right`."""
+    rows: list[list[Curve]] = []
+    used = right
+    for curve in _named(curves):
+        used += _entry(curve)
+        if used > right:
+            rows.append([])
+            used = _entry(curve)
+        rows[-1].append(curve)
+    return rows
+
+
+def legend_row(curves: Sequence[Curve], x: float, y: float) -> Iterable[Line | Area | Text]:
+    """Yield a sample and the label of each curve, from x on, on the baseline y."""
+    for curve in curves:
+        end = x + _sample(curve)
+        if curve.lined:
+            yield Line([((x, y - 4.5), (end, y - 4.5))], curve.colour, 2.0, curve.dash)
+        if curve.marker:
+            yield markers(curve.marker, [((x + end) / 2, y - 4.5)], curve.colour, 3.2 if curve.lined else 4.5)
+        yield Text(end + 6, y, plain(curve.label))
+        x += _entry(curve)
+
+
+def legend_beside(curves: Sequence[Curve], right: float, y: float) -> Iterable[Line | Area | Text]:
+    """Yield a legend that ends at `right`, on the baseline y of a title: never on the data."""
+    named = _named(curves)
+    return legend_row(named, right - sum(map(_entry, named)) + SPACE, y)
+
+
+def _named(curves: Iterable[Curve]) -> list[Curve]:
+    return [curve for curve in curves if curve.label and np.isfinite(curve.y).any()]
+
+
+def _entry(curve: Curve) -> float:
+    return _sample(curve) + 6 + reach(plain(curve.label)) + SPACE
+
+
+def _sample(curve: Curve) -> float:
+    """Return how wide the sample of a curve is in a legend."""
+    return 24.0 if curve.lined else 9.0

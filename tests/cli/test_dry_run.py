@@ -1,0 +1,56 @@
+import json
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+from rectilinear.cli.main import app
+
+
+@pytest.fixture
+def bare(folder, tmp_path):
+    """The tiny model with weights that nobody can read."""
+    shutil.copytree(folder, tmp_path / "bare")
+    (tmp_path / "bare" / "model.safetensors").write_bytes(b"")
+    return tmp_path / "bare"
+
+
+def dry_run(*arguments):
+    return CliRunner().invoke(app, ["scan", *map(str, arguments), "--dry-run"])
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(bare, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    before = sorted(tmp_path.rglob("*"))
+    done = dry_run(bare, "--tokens", "1600", "--window", "32")
+    assert done.exit_code == 0, done.output
+    said = {line[:12].strip(): line[12:].strip() for line in done.stdout.splitlines()}
+    assert said == {
+        "model": str(bare),
+        "text": "demo",
+        "layers": "3 of width 32",
+        "tokens": "1,600 asked for",
+        "tokens / d": "50.0 paper, 37.5 held-out",
+        "window": "32 tokens",
+        "batches": "2, more where documents are short",
+        "weights": "138,112 bytes (138.1 kB) in float32",
+        "moments": "73,632 bytes (73.63 kB); with sinks 138,552 bytes (138.6 kB)",
+        "output": "scan-bare",
+    }
+    assert sorted(tmp_path.rglob("*")) == before
+    assert "all" in dry_run(bare, "--tokens", "all").stdout
+
+
+def test_a_dry_run_as_json(bare):
+    document = json.loads(dry_run(bare, "--json", "--submodules", "--dtype", "bfloat16").stdout)
+    assert (document["layers"], document["width"], document["dtype"]) == (3, 32, "bfloat16")
+    assert document["out"] is None
+    assert document["moments_bytes"] > 2.5 * json.loads(dry_run(bare, "--json").stdout)["moments_bytes"]
+
+
+def test_a_dry_run_refuses_what_a_scan_would(bare, tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").touch()
+    for arguments in (["--out", tmp_path / "there"], ["--text", "gone.txt"], ["--device", "abacus"]):
+        assert dry_run(bare, *arguments).exit_code == 1  # main() makes it a line and exit code 2
