@@ -32,6 +32,7 @@ def test_paper_scores_equal_two_pass_svd(name):
         x, y = (part.reshape(-1, part.shape[-1]) for part in (x, y))
         assert result.layers[i].score.paper == pytest.approx(two_pass(x, y), abs=1e-6)
         assert result.layers[i].increment.paper == pytest.approx(two_pass(x, y.double() - x.double()), abs=1e-5)
+        assert [part.name for part in result.layers[i].submodules] == ["attention", "mlp"]
         for part in result.layers[i].submodules:
             assert 0 <= part.score.paper <= 1
 

@@ -143,3 +143,12 @@ def test_bad_input_is_one_clear_line(model):
 def test_import_loads_neither_torch_nor_transformers():
     code = "import sys, rectilinear; assert not {'torch', 'transformers', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_layers_without_recognised_submodules_are_named(model, monkeypatch):
+    ids = torch.randint(1, tiny.VOCAB, (4, 16))
+    assert not any("recognised" in note for note in rectilinear.scan(model, input_ids=ids, submodules=True).warnings)
+    monkeypatch.setattr("rectilinear.models.submodules.ATTENTION", ())
+    result = rectilinear.scan(model, input_ids=ids, submodules=True)
+    assert "No attention and MLP recognised in 3 of 3 layers (LlamaDecoderLayer): not scored apart." in result.warnings
+    assert not result.layers[0].submodules

@@ -86,7 +86,7 @@ def output_projection(layer: nn.Module) -> Projection:
     Raises ModelError where there is no MLP, no such projection, several (experts), or quantised weights.
     """
     parts = find_parts(layer)
-    if parts is None:
+    if parts is None or parts.split:
         raise ModelError(f"expected a layer with an MLP, got {type(layer).__name__}: {INSTEAD}")
     found: list[tuple[str, nn.Module]] = []
     for name in parts.mlp:

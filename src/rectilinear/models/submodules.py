@@ -23,11 +23,16 @@ OnParts = Callable[[int, Tensor, Tensor, Tensor, Tensor, bool], None]
 
 @dataclass(frozen=True)
 class Parts:
-    """Names of a layer's children: candidates for its attention and its MLP, best first, and its norms."""
+    """Names of a layer's children: candidates for its attention and its MLP, best first, and its norms.
+
+    split: the MLP's first half, where its second half is a child of its own, under `mlp`, and both it and attention add
+    the stream and norm the sum themselves (BERT and its kin); else empty.
+    """
 
     attention: tuple[str, ...]
     mlp: tuple[str, ...]
     norms: tuple[str, ...]
+    split: tuple[str, ...] = ()
 
 
 def find_parts(layer: nn.Module) -> Parts | None:
@@ -38,8 +43,11 @@ def find_parts(layer: nn.Module) -> Parts | None:
     def marked(marks: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(n for n in names if n not in norms and any(mark in n.lower() for mark in marks))
 
-    parts = Parts(marked(ATTENTION), marked(MLP), norms)
-    return parts if parts.attention and parts.mlp else None
+    attention, mlp = marked(ATTENTION), marked(MLP)
+    rest = names[names.index(attention[-1]) + 1 :] if attention else []
+    if not mlp and len(rest) == 2:
+        return Parts(attention, (rest[1],), norms, split=(rest[0],))
+    return Parts(attention, mlp, norms) if attention and mlp else None
 
 
 @contextmanager
@@ -69,7 +77,7 @@ def adders(layer: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     The layer is run once with the arguments given. None where no two children's outputs add up.
     """
     parts = find_parts(layer)
-    if parts is None:
+    if parts is None or parts.split:
         return None
     collector = _Collector(0, parts, lambda *_: None)
     handles = collector.hook(layer)
@@ -90,7 +98,7 @@ class _Rule:
     mlp: str
     exact: bool
     scale: float = 1.0  # the family's residual multiplier (Granite)
-    summed: bool = False  # the children add the stream themselves (BLOOM)
+    summed: bool = False  # the children add the stream themselves (BLOOM, BERT)
     parallel: bool = False
 
 
@@ -105,7 +113,7 @@ class _Collector:
 
     def hook(self, layer: nn.Module) -> list[RemovableHandle]:
         """Watch the layer and its children until the handles are removed."""
-        names = (*self.parts.attention, *self.parts.mlp, *self.parts.norms)
+        names = (*self.parts.attention, *self.parts.mlp, *self.parts.norms, *self.parts.split)
         children = [
             layer.get_submodule(name).register_forward_hook(self.child(name), with_kwargs=True) for name in names
         ]
@@ -140,8 +148,11 @@ class _Collector:
 
 
 def _rule(parts: Parts, x: Tensor, y: Tensor, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> _Rule | None:
-    """Return the rule by which x [b, w, d] becomes y; not exact where none is found, None without any outputs."""
-    norms = [inputs[name] for name in parts.norms if name in inputs]
+    """Return the rule by which x [b, w, d] becomes y; not exact where none is found, None without any outputs.
+
+    Of a split MLP, which is a guess by the order of children, only an exact rule is believed.
+    """
+    norms = [inputs[name] for name in (*parts.norms, *parts.split) if name in inputs]
 
     def candidates(names: tuple[str, ...]) -> list[str]:
         raw = [name for name in names if name in outputs]
@@ -161,6 +172,8 @@ def _rule(parts: Parts, x: Tensor, y: Tensor, inputs: dict[str, Tensor], outputs
         rule = _Rule(*best, exact=True, scale=scale)
     elif close(outputs[mlp], y, z, y) and any(close(seen, outputs[attention], z, y) for seen in norms):
         rule = _Rule(attention, mlp, exact=True, summed=True)
+    elif parts.split:
+        return None
     else:
         rule = _Rule(attention, mlp, exact=False)
     a, _ = _contributions(rule, x, outputs)

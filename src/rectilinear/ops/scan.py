@@ -102,6 +102,8 @@ def scan(
         "submodules": submodules,
     }
     notes += _warnings(facts, layers)
+    if submodules:
+        notes += _unrecognised(stack, layers)
     facts["seconds"] = round(time.perf_counter() - started, 3)
     return ScanResult({**facts, **(provenance or {})}, layers, tuple(notes), arrays)
 
@@ -189,6 +191,15 @@ def _facts(model: PreTrainedModel, pieces: Pieces, layers: tuple[LayerResult, ..
         "d": d,
         **run_facts(),
     }
+
+
+def _unrecognised(stack: torch.nn.ModuleList, layers: tuple[LayerResult, ...]) -> list[str]:
+    """Return a warning where layers have no submodules to score."""
+    kinds = [type(module).__name__ for module, layer in zip(stack, layers, strict=True) if not layer.submodules]
+    if not kinds:
+        return []
+    named = ", ".join(dict.fromkeys(kinds))
+    return [f"No attention and MLP recognised in {len(kinds)} of {len(layers)} layers ({named}): not scored apart."]
 
 
 def _warnings(facts: dict[str, Any], layers: tuple[LayerResult, ...]) -> list[str]:
