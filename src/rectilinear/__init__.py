@@ -12,12 +12,15 @@ if TYPE_CHECKING:
     from rectilinear.errors import ModelError, NonFiniteError, RectilinearError, ResultError, TextError
     from rectilinear.models.load import load
     from rectilinear.ops.evaluate import evaluate, perplexity
+    from rectilinear.ops.prune import Cut, prune
     from rectilinear.ops.scan import scan
+    from rectilinear.ops.sweep import sweep
     from rectilinear.report.folder import load as load_result
-    from rectilinear.results import EvalResult, ScanResult
+    from rectilinear.results import EvalResult, Plan, ScanResult
 
 _HOME = {
     "AffineMap": "core.linear",
+    "Cut": "ops.prune",
     "EvalResult": "results",
     "Moments": "core.moments",
     "ModelError": "errors",
@@ -30,15 +33,20 @@ _HOME = {
     "fit": "core.linear",
     "load": "models.load",
     "load_result": "report.folder",
+    "Plan": "results",
     "perplexity": "ops.evaluate",
+    "prune": "ops.prune",
     "scan": "ops.scan",
     "scores": "core.linear",
+    "sweep": "ops.sweep",
 }
 
 __all__ = [  # noqa: RUF022  by kind
     "AffineMap",
+    "Cut",
     "EvalResult",
     "Moments",
+    "Plan",
     "ScanResult",
     "ModelError",
     "NonFiniteError",
@@ -50,8 +58,10 @@ __all__ = [  # noqa: RUF022  by kind
     "load",
     "load_result",
     "perplexity",
+    "prune",
     "scan",
     "scores",
+    "sweep",
 ]
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 import typer
 
-from rectilinear.errors import TextError
+from rectilinear.errors import RectilinearError, TextError
 
 Force = Annotated[bool, typer.Option("--force", help="Replace the folder if it exists.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result document to standard output.")]
@@ -30,3 +31,22 @@ def token_budget(value: str | None) -> int | Literal["all"] | None:
     if not number.isdecimal() or int(number) == 0:
         raise TextError(f"expected --tokens as a number above 0 or 'all', got {value!r}")
     return int(number)
+
+
+def slug(model: str) -> str:
+    """Return a model's name as it can stand in a file's."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", model.rstrip("/").split("/")[-1]).strip("-.") or "model"
+
+
+def share(value: str | None) -> float | None:
+    """Return "5%" or "0.05" as 0.05, None as it is; raises RectilinearError for anything else."""
+    if value is None:
+        return None
+    text = value.strip()
+    try:
+        number = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 < number < float("inf"):
+        raise RectilinearError(f"expected a share above 0 like 5% or 0.05, got {value!r}")
+    return number

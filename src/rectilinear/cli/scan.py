@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from rectilinear.cli.options import BatchTokens, Device, Dtype, Force, Json, TrustRemoteCode, token_budget
+from rectilinear.cli.options import BatchTokens, Device, Dtype, Force, Json, TrustRemoteCode, slug, token_budget
 from rectilinear.cli.progress import progress_bar
 
 EPILOG = """Examples:
@@ -67,7 +66,7 @@ def scan(
     residual stream, and writes a folder with result.json, layers.csv, plots and a one-file report.html.
     """
     budget = token_budget(tokens)
-    target = out if out is not None else None if json else Path(f"scan-{_slug(model)}")
+    target = out if out is not None else None if json else Path(f"scan-{slug(model)}")
     from rectilinear.report.folder import check_writable, save
     from rectilinear.report.terminal import layers_table
 
@@ -127,7 +126,3 @@ def scan(
     if target is not None:
         note = Console(stderr=True, soft_wrap=True, highlight=False)
         note.print(f"Report: {target / 'report.html'}", markup=False)
-
-
-def _slug(model: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.-]+", "-", model.rstrip("/").split("/")[-1]).strip("-.") or "model"

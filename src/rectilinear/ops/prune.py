@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from rectilinear.errors import ModelError, ResultError
 from rectilinear.models.save import save_model
 from rectilinear.models.surgery import cut_
-from rectilinear.ops.cut.bench import Bench, OnProgress, Options, evaluating, options_of
+from rectilinear.ops.cut.bench import Bench, OnProgress, Options, evaluating, judged, options_of, parameters
 from rectilinear.ops.cut.registry import REPAIRS
 from rectilinear.ops.cut.repairs import repaired
 from rectilinear.ops.provenance import run_facts
-from rectilinear.results import Loss, Plan, PruneResult
+from rectilinear.ops.sweep import within
+from rectilinear.results import Plan, PruneResult
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -44,42 +44,12 @@ class Cut:
         return self.result.save(out, lambda folder: save_model(self.model, self.tokenizer, folder), force=force)
 
 
-def prune(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    texts: Iterable[str],
-    remove: int | str | None = None,
-    layers: Sequence[int] | None = None,
-    plan: Plan | None = None,
-    provenance: dict[str, Any] | None = None,
-    on_progress: OnProgress = None,
-    **options: Any,
-) -> Cut:
+def prune(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **wishes: Any) -> Cut:
     """Return a copy of the model with fewer layers, repaired; the model given stays as it is.
 
-    Give one of `remove` (a number of layers or a share as "20%"), `layers` (which ones, 0-based), or a `plan`. texts:
-    documents to calibrate on, of which `tokens` are read in windows of `window`.
-
-    select: how layers are chosen: linearity (the paper's), increment, bi, angular, loss, reverse, random, or kl, which
-    judges sets by their divergence from the dense model after repair; effort (one-shot, balanced, thorough) is how many
-    it tries. repair: none, linear, patch, scalar, fold, fold-cosine or refit. refit_after: refit the kept layers above
-    the first cut too; None: where there are tokens enough. ridge: towards the old weights. protect: layers that stay.
-
-    Raises ModelError for layers that cannot go and repairs that the family does not take, TextError for too little
-    text, ResultError for a plan of another model.
+    Takes what `prune_` takes, which needs half the memory.
     """
-    return prune_(
-        copy.deepcopy(model),
-        tokenizer,
-        texts=texts,
-        remove=remove,
-        layers=layers,
-        plan=plan,
-        provenance=provenance,
-        on_progress=on_progress,
-        **options,
-    )
+    return prune_(copy.deepcopy(model), tokenizer, **wishes)
 
 
 def prune_(
@@ -87,57 +57,113 @@ def prune_(
     tokenizer: PreTrainedTokenizerBase,
     *,
     texts: Iterable[str],
+    judge_texts: Iterable[str] | None = None,
     remove: int | str | None = None,
     layers: Sequence[int] | None = None,
     plan: Plan | None = None,
+    max_perplexity_increase: float | None = None,
     provenance: dict[str, Any] | None = None,
     on_progress: OnProgress = None,
     **options: Any,
 ) -> Cut:
-    """Do as `prune` does, to the model itself: half the memory."""
+    """Take layers out of the model, in place, and repair what is left.
+
+    Give one of `remove` (a number of layers or a share as "20%"), `layers` (which ones, 0-based), a `plan`, or
+    `max_perplexity_increase` (0.05: as many layers as keep perplexity within 5 %). texts: documents to calibrate on, of
+    which `tokens` are read in windows of `window`. judge_texts: documents to judge the result on, of which
+    `judge_tokens` are read; without them it is judged on a part of `texts` kept from the repairs.
+
+    Options: those of `Options`. select: how layers are chosen: linearity (the paper's), increment, bi, angular, loss,
+    reverse, random, or kl, which judges sets by their divergence from the dense model after repair; effort (one-shot,
+    balanced, thorough) is how many it tries. repair: none, linear, patch, scalar, fold, fold-cosine or refit.
+    refit_after: refit the kept layers above the first cut too; None: where there are tokens enough. ridge: towards the
+    old weights. protect: layers that stay.
+
+    Raises ModelError for layers that cannot go and repairs that the family does not take, TextError for too little
+    text, ResultError for a plan of another model.
+    """
     started = time.perf_counter()
-    if sum(given is not None for given in (remove, layers, plan)) != 1:
-        raise ModelError("expected one of remove, layers and plan: how many layers to remove, which, or as planned")
-    bench = Bench(model, tokenizer, texts, Options(**options) if plan is None else options_of(plan), on_progress)
-    tried: list[tuple[tuple[int, ...], float]] = []
+    bench = _bench(model, tokenizer, texts, judge_texts, plan, options, on_progress)
     with evaluating(model):
-        if remove is not None:
-            count = bench.number(remove)
-            path, tried = bench.path(count)
-            chosen = path[count]
-        else:
-            chosen = bench.given(_planned(plan, bench) if plan is not None else layers or ())
-        result = _carried_out(bench, chosen, plan or bench.plan(chosen, given=remove is None))
+        made, tried = _decided(bench, remove, layers, plan, max_perplexity_increase)
+        result = _carried_out(bench, made)
     facts = {**run_facts(), **(provenance or {}), "seconds": round(time.perf_counter() - started, 3)}
     return Cut(model, tokenizer, replace(result, tried=tuple(tried), provenance=facts))
 
 
-def _carried_out(bench: Bench, removed: tuple[int, ...], plan: Plan) -> PruneResult:
+def plan_for(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    texts: Iterable[str],
+    remove: int | str | None = None,
+    layers: Sequence[int] | None = None,
+    max_perplexity_increase: float | None = None,
+    on_progress: OnProgress = None,
+    **options: Any,
+) -> Plan:
+    """Return the plan that `prune_` would make and carry out; the model stays as it is."""
+    bench = _bench(model, tokenizer, texts, None, None, options, on_progress)
+    with evaluating(model):
+        return _decided(bench, remove, layers, None, max_perplexity_increase)[0]
+
+
+def _bench(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Iterable[str],
+    judge_texts: Iterable[str] | None,
+    plan: Plan | None,
+    options: dict[str, Any],
+    on_progress: OnProgress,
+) -> Bench:
+    chosen = Options(**options) if plan is None else options_of(plan)
+    return Bench(model, tokenizer, texts, chosen, judge_texts=judge_texts, on_progress=on_progress)
+
+
+def _decided(
+    bench: Bench,
+    remove: int | str | None,
+    layers: Sequence[int] | None,
+    plan: Plan | None,
+    limit: float | None,
+) -> tuple[Plan, list[tuple[tuple[int, ...], float]]]:
+    """Return the plan to carry out, and the sets that a selector tried for it."""
+    if sum(given is not None for given in (remove, layers, plan, limit)) != 1:
+        raise ModelError("expected one of remove, layers, plan and max_perplexity_increase: what is to go")
+    if plan is not None:
+        _check_meant_for(plan, bench)
+        bench.given(plan.remove)
+        return plan, []
+    if layers is not None:
+        return bench.plan(bench.given(layers), given=True), []
+    if limit is not None:
+        chosen, tried = within(bench, limit)
+    else:
+        count = bench.number(remove or 0)
+        path, tried = bench.path(count)
+        chosen = path[count]
+    return bench.plan(chosen, given=False), tried
+
+
+def _carried_out(bench: Bench, plan: Plan) -> PruneResult:
     """Repair, judge and cut the bench's model."""
+    bench.release()
     teacher = bench.teacher()
-    work = bench.work(teacher, removed)
+    work = bench.work(teacher, plan.remove)
     student = repaired(work, REPAIRS[plan.repair], after=plan.refit_after)
-    judge = bench.judge(teacher)
-    last = teacher.at(len(bench.stack))
-    dense = Loss(math.exp(judge.nats(last)), 0.0)
-    cut = Loss(math.exp(judge.nats(student)), judge.divergence(student))
+    losses = judged(bench, work, student, bench.dense(teacher))
     passes = bench.runner.passed / (len(bench.stack) * bench.ids.numel())
-    before = _parameters(bench.model)
-    cut_(bench.model, bench.stack, [i for i in removed if i not in work.blocks], work.blocks)
-    return PruneResult(
-        plan, dense, cut, before, _parameters(bench.model), round(passes, 3), warnings=tuple(bench.notes)
-    )
+    before = parameters(bench.model)
+    cut_(bench.model, bench.stack, [i for i in plan.remove if i not in work.blocks], work.blocks)
+    notes = tuple(bench.notes)
+    return PruneResult(plan, *losses, before, parameters(bench.model), round(passes, 3), warnings=notes)
 
 
-def _planned(plan: Plan, bench: Bench) -> tuple[int, ...]:
-    """Return the layers of a plan; raises ResultError where it was made for another model."""
+def _check_meant_for(plan: Plan, bench: Bench) -> None:
+    """Raise ResultError where the plan was made for another model."""
     if plan.fingerprint != bench.fingerprint:
         raise ResultError(
             f"expected a plan for this model (fingerprint {bench.fingerprint}), got one for {plan.model} "
             f"({plan.fingerprint}): make a plan of its own, or name its layers with --layers"
         )
-    return plan.remove
-
-
-def _parameters(model: PreTrainedModel) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())

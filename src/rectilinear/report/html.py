@@ -8,12 +8,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from rectilinear.core.spans import in_words
 from rectilinear.report.judged import sections
 from rectilinear.report.plots import overlay, scan_figures
 from rectilinear.report.shapes import Drawing
 from rectilinear.report.svg import svg
 from rectilinear.report.text import number, percent, plain, token, visible
-from rectilinear.results import EvalResult, ScanResult
+from rectilinear.results import EvalResult, ScanResult, SweepResult
 
 CAPTIONS = {
     "profile": (
@@ -37,6 +38,11 @@ CAPTIONS = {
         "Shape of the stream",
         "Each layer's outputs as a cloud of points, sinks left out: the share of variance in its first direction, the "
         "number of directions in use, and the dimension that neighbouring points suggest.",
+    ),
+    "sweep": (
+        "What each layer less costs",
+        "Perplexity of the judging text and divergence from the dense model over the number of layers changed (the "
+        "paper's Figures 6 and 7); lower is better.",
     ),
     "overlay": (
         "The models over depth",
@@ -65,6 +71,15 @@ def compare_page(
         "compare.html.j2",
         rows=[(label, result, result.summary()) for label, result in zip(labels, results, strict=True)],
         figures=_drawn({"overlay": overlay(results, labels)} if figures is None else figures),
+    )
+
+
+def sweep_page(result: SweepResult, figures: dict[str, Drawing]) -> str:
+    """Return a sweep as a single HTML document."""
+    points = sorted(result.points, key=lambda p: len(p.remove))
+    words = {p.remove: in_words(p.remove) for p in points}
+    return _render(
+        "sweep.html.j2", result=result, facts=result.provenance, points=points, words=words, figures=_drawn(figures)
     )
 
 

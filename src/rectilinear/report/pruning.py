@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
 
 from rectilinear.core.spans import in_words
 from rectilinear.report.folder import write_folder
@@ -52,6 +55,30 @@ def card(result: PruneResult) -> str:
     plan = result.plan
     values = {"removed": in_words(plan.remove), "repaired": REPAIRED.get(plan.repair, plan.repair)}
     return environment.get_template("card.md.j2").render(result=result, plan=plan, **values) + "\n"
+
+
+def prune_table(result: PruneResult) -> RenderableType:
+    """Return what was removed in words, and what it cost: layers, parameters, perplexity, divergence."""
+    plan = result.plan
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
+    table.add_column("")
+    for name in ("dense", "cut", ""):
+        table.add_column(name, justify="right", no_wrap=True)
+    kept, share = plan.layers - len(plan.remove), result.parameters / result.parameters_dense - 1
+    ratio = result.cut.perplexity / result.dense.perplexity
+    table.add_row("layers", str(plan.layers), str(kept), f"{kept - plan.layers:+d}")
+    table.add_row("parameters", f"{result.parameters_dense:,}", f"{result.parameters:,}", f"{share:+.1%}")
+    table.add_row("perplexity", f"{result.dense.perplexity:.2f}", f"{result.cut.perplexity:.2f}", f"x {ratio:.3f}")
+    table.add_row("KL (nats a token)", "0", f"{result.cut.kl:.4f}", "")
+    where = "another text" if plan.calibration.get("judge_apart") else "calibration text that no repair was fitted on"
+    after = ", kept layers above refitted too" if plan.refit_after else ""
+    return Group(
+        Text.assemble(("Removed ", "bold"), in_words(plan.remove), f", chosen by {plan.select}"),
+        Text(f"repair {plan.repair}{after} · cost {result.passes:.1f} forward passes of the calibration text\n", "dim"),
+        table,
+        Text(f"\njudged on {plan.calibration.get('judge_tokens', 0):,} tokens of {where}", "dim"),
+        *(Text(f"! {visible(note)}", style="yellow") for note in result.warnings),
+    )
 
 
 def _inline(value: object) -> str:

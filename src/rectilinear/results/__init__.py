@@ -25,6 +25,7 @@ from rectilinear.results.scan import (
     SubmoduleScore,
     Tails,
 )
+from rectilinear.results.sweep import Point, SweepResult
 
 __all__ = [
     "SCHEMA",
@@ -35,6 +36,7 @@ __all__ = [
     "Loss",
     "ModelResult",
     "Plan",
+    "Point",
     "Protocol",
     "PruneResult",
     "ScanResult",
@@ -44,6 +46,7 @@ __all__ = [
     "Spectrum",
     "Speed",
     "SubmoduleScore",
+    "SweepResult",
     "Tails",
     "TextScore",
     "clean",

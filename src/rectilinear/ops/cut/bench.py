@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,8 +23,8 @@ from rectilinear.ops.cut.judge import Judge
 from rectilinear.ops.cut.registry import REPAIRS, SELECTORS
 from rectilinear.ops.cut.repairs import RIDGE, Work
 from rectilinear.ops.cut.selectors import Path, Search
-from rectilinear.ops.cut.streams import Teacher
-from rectilinear.results import Plan
+from rectilinear.ops.cut.streams import Chunks, Teacher
+from rectilinear.results import Loss, Plan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -59,6 +60,7 @@ class Options:
     refit_after: bool | None = None
     ridge: float = RIDGE
     tokens: int | None = TOKENS
+    judge_tokens: int | None = JUDGE_TOKENS
     window: int = 512
     protect: tuple[int, ...] = ()
     effort: str = "balanced"
@@ -87,6 +89,8 @@ class Bench:
         tokenizer: PreTrainedTokenizerBase,
         texts: Iterable[str],
         options: Options,
+        *,
+        judge_texts: Iterable[str] | None = None,
         on_progress: OnProgress = None,
     ) -> None:
         options.check()
@@ -110,6 +114,34 @@ class Bench:
         judge = min(JUDGE_TOKENS // self.window, len(self.ids) // 4)
         self.judging = max(1, judge // self.batch) * self.batch  # windows
         self.ridge = self._ridge()
+        self._apart: Tensor | None = None  # windows of another text to judge on
+        self._apart_dense: Chunks = []
+        if judge_texts is not None:
+            cut = joined_windows(tokenizer, judge_texts, tokens=options.judge_tokens, window=self.window)
+            self._apart = torch.from_numpy(cut).to(model.device)
+            with evaluating(model):
+                teacher = Teacher(self.runner, self._apart, batch=self.batch, keep=False)
+                self._apart_dense = teacher.at(len(self.stack))
+
+    @property
+    def judges_apart(self) -> bool:
+        """Whether the judge reads another text."""
+        return self._apart is not None
+
+    @property
+    def judge(self) -> Judge:
+        """The judge of what came out: on the other text if there is one, else on the windows no repair is fitted on."""
+        return Judge(self.runner, self.ids[: self.judging] if self._apart is None else self._apart)
+
+    def dense(self, teacher: Teacher) -> Chunks:
+        """Return the last position of the dense stream on the judge's windows; `teacher` has that of the others."""
+        return teacher.at(len(self.stack)) if self._apart is None else self._apart_dense
+
+    def judged(self, work: Work, student: Chunks) -> Chunks:
+        """Return the last position of the cut model's stream on the judge's windows; `student` has it of the others."""
+        if self._apart is None:
+            return student
+        return work.through([self.runner.embed(part) for part in self._apart.split(self.batch)])
 
     @property
     def fit_tokens(self) -> int:
@@ -124,10 +156,19 @@ class Bench:
         asked = self.options.refit_after
         return self.fit_tokens >= AFTER_PER_FEATURE * self._features() if asked is None else asked
 
-    def teacher(self, *, search: bool = False) -> Teacher:
-        """Return the dense streams: of the windows that a search looks at, all kept; or of all, passing by."""
-        windows = max(SEARCH_TOKENS // self.window, 2 * self.judging) if search else len(self.ids)
-        return Teacher(self.runner, self.ids[:windows], batch=self.batch, keep=search)
+    def teacher(self) -> Teacher:
+        """Return the dense streams of all windows, passing by."""
+        return Teacher(self.runner, self.ids, batch=self.batch, keep=False)
+
+    @cached_property
+    def search_teacher(self) -> Teacher:
+        """The dense streams of the windows that a search looks at, all positions kept; `release` lets go of them."""
+        windows = max(SEARCH_TOKENS // self.window, 2 * self.judging)
+        return Teacher(self.runner, self.ids[:windows], batch=self.batch, keep=True)
+
+    def release(self) -> None:
+        """Free the streams that a search kept."""
+        vars(self).pop("search_teacher", None)
 
     def work(self, teacher: Teacher, removed: Iterable[int]) -> Work:
         """Return the work of cutting `removed`, with the fit windows that are the repairs' own."""
@@ -145,10 +186,6 @@ class Bench:
             on_layer=on_layer,
         )
 
-    def judge(self, teacher: Teacher) -> Judge:
-        """Return the judge on the windows that no repair is fitted on."""
-        return Judge(self.runner, teacher, self.ids, self.judging)
-
     def path(self, count: int) -> tuple[Path, list[tuple[tuple[int, ...], float]]]:
         """Return what the selector would remove for every number of layers up to `count`, and the sets it tried."""
         tried: list[tuple[tuple[int, ...], float]] = []
@@ -158,11 +195,10 @@ class Bench:
             self.tell("choosing layers", len(tried))
 
         self.tell("reading the dense model", 0)
-        teacher = self.teacher(search=True)
         search = Search(
             self.runner,
-            teacher,
-            self.judge(teacher),
+            self.search_teacher,
+            Judge(self.runner, self.ids[: self.judging]),
             frozenset(self.options.protect),
             repair=REPAIRS[self.options.repair],
             fit_from=self.judging // self.batch,
@@ -218,7 +254,8 @@ class Bench:
             fingerprint=self.fingerprint,
             calibration={
                 "tokens": self.ids.numel(),
-                "judge_tokens": self.judging * self.window,
+                "judge_tokens": self.judge.ids.numel(),
+                "judge_apart": self.judges_apart,
                 "window": self.window,
                 "seed": self.options.seed,
             },
@@ -272,5 +309,20 @@ def options_of(plan: Plan, **others: Any) -> Options:
         tokens=plan.calibration.get("tokens"),
         window=plan.calibration.get("window", 512),
         seed=plan.calibration.get("seed", 0),
+        judge_tokens=plan.calibration.get("judge_tokens", JUDGE_TOKENS),
         **others,
     )
+
+
+def judged(bench: Bench, work: Work, student: Chunks, dense: Chunks) -> tuple[Loss, Loss]:
+    """Return what the dense and the cut model are worth to the bench's judge.
+
+    student: the cut model's last position on the calibration windows; dense: the dense one's on the judge's.
+    """
+    judge, cut = bench.judge, bench.judged(work, student)
+    return Loss(judge.perplexity(dense), 0.0), Loss(judge.perplexity(cut), judge.divergence(cut, dense))
+
+
+def parameters(model: nn.Module) -> int:
+    """Return the number of parameters, tied ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from rectilinear.core.prediction import divergences, predictions
 from rectilinear.models.runner import Runner
-from rectilinear.ops.cut.streams import Chunks, Teacher, rows
+from rectilinear.ops.cut.streams import Chunks, rows
 
 
 class Judge:
-    """Compares a cut model's last stream position with the dense one's, on the first `windows` of each stream."""
+    """Compares the last position of a cut model's stream with the dense one's, on the windows ids [n, w].
 
-    def __init__(self, runner: Runner, teacher: Teacher, ids: Tensor, windows: int) -> None:
+    Streams may hold more windows than that; the first ones are judged.
+    """
+
+    def __init__(self, runner: Runner, ids: Tensor) -> None:
         self.runner = runner
-        self.teacher = teacher
-        self.ids = ids[:windows]
-        self.windows = windows
+        self.ids = ids
 
-    def divergence(self, student: Chunks) -> float:
+    def divergence(self, student: Chunks, dense: Chunks) -> float:
         """Return KL(dense || cut) in nats a token."""
         total, count = 0.0, 0
-        layers = len(self.runner.stack)
-        for x, t, ids in self._parts(student, self.teacher.at(layers)):
-            logits, dense = self.runner.logits(x), self.runner.logits(t)
-            every = torch.arange(ids.numel(), device=logits.device)
-            found, _ = divergences(rows(logits), rows(dense), every)
+        for x, t, ids in zip(student, dense, self._parts(student), strict=False):
+            every = torch.arange(ids.numel(), device=x.device)
+            found, _ = divergences(rows(self.runner.logits(x)), rows(self.runner.logits(t)), every)
             total, count = total + float(found.sum()), count + len(found)
         return total / count
 
-    def nats(self, student: Chunks) -> float:
-        """Return the cross-entropy of the text under the cut model, in nats a token."""
+    def perplexity(self, student: Chunks) -> float:
+        """Return exp(summed nats / summed predicted tokens) of the windows' text."""
         total, count = 0.0, 0
-        for x, _, ids in self._parts(student, student):
-            logits = self.runner.logits(x)
-            predicting = torch.arange(ids.numel(), device=logits.device).reshape(ids.shape)[:, :-1].flatten()
-            found, _ = predictions(rows(logits), predicting, ids[:, 1:].flatten().to(logits.device))
+        for x, ids in zip(student, self._parts(student), strict=False):
+            predicting = torch.arange(ids.numel(), device=x.device).reshape(ids.shape)[:, :-1].flatten()
+            found, _ = predictions(rows(self.runner.logits(x)), predicting, ids[:, 1:].flatten().to(x.device))
             total, count = total + float(found.sum()), count + len(found)
-        return total / count
+        return math.exp(total / count)
 
-    def _parts(self, student: Chunks, dense: Chunks) -> list[tuple[Tensor, Tensor, Tensor]]:
-        size = student[0].shape[0]
-        return list(zip(student, dense, self.ids.split(size), strict=False))
+    def _parts(self, student: Chunks) -> tuple[Tensor, ...]:
+        return self.ids.split(student[0].shape[0])

@@ -75,10 +75,22 @@ class Work:
         """Return the stream before the removed span."""
         return chunks if site.layer is None else self.run(site.layer, chunks)
 
+    def through(self, chunks: Chunks) -> Chunks:
+        """Return the last position of the stream that starts with `chunks`, in the model as cut and repaired."""
+        for layer in range(len(self.runner.stack)):
+            if layer in self.blocks:
+                chunks = self._mapped(layer, chunks)
+            elif layer not in self.removed:
+                chunks = self.run(layer, chunks)
+        return chunks
+
     def place(self, layer: int, fitted: AffineMap, chunks: Chunks) -> Chunks:
         """Put a linear block in the place of a layer; return the stream after it."""
         self.blocks[layer] = fitted
-        single = fitted.to(torch.float32)
+        return self._mapped(layer, chunks)
+
+    def _mapped(self, layer: int, chunks: Chunks) -> Chunks:
+        single = self.blocks[layer].to(torch.float32)
         return [x + single(rows(x).float()).reshape(x.shape).to(x) for x in chunks]
 
 

@@ -69,11 +69,12 @@ class Search:
 
     def divergence(self, removed: Iterable[int]) -> float:
         """Return KL(dense || cut) after the repair, on windows that it was not fitted on."""
-        return self._tried(removed, self.repair, self.judge.divergence)
+        dense = self.teacher.at(len(self.runner.stack))
+        return self._tried(removed, self.repair, lambda student: self.judge.divergence(student, dense))
 
-    def nats(self, removed: Iterable[int]) -> float:
-        """Return the cross-entropy of the text without any repair."""
-        return self._tried(removed, none, self.judge.nats)
+    def perplexity(self, removed: Iterable[int]) -> float:
+        """Return the perplexity of the text without any repair."""
+        return self._tried(removed, none, self.judge.perplexity)
 
     def _tried(self, removed: Iterable[int], repair: Repair, verdict: Callable[[Chunks], float]) -> float:
         work = Work(self.runner, self.teacher, frozenset(removed), ridge=self.ridge, fit_from=self.fit_from)
@@ -141,5 +142,5 @@ def loss(search: Search, count: int) -> Path:
     removed: tuple[int, ...] = ()
     for size in range(1, count + 1):
         tried = [tuple(sorted((*removed, i))) for i in search.layers if i not in removed]
-        removed = found[size] = min(tried, key=search.nats)
+        removed = found[size] = min(tried, key=search.perplexity)
     return found

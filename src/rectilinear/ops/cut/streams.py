@@ -20,6 +20,7 @@ class Teacher:
     def __init__(self, runner: Runner, ids: Tensor, *, batch: int, keep: bool) -> None:
         self.runner = runner
         self.keep = keep
+        self.tokens = ids.numel()
         self._held: dict[int, Chunks] = {0: [runner.embed(part) for part in ids.split(batch)]}
 
     def at(self, position: int) -> Chunks:

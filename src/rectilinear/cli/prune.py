@@ -1,0 +1,241 @@
+"""`rectilinear prune`."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from rectilinear.cli.options import Device, Dtype, Force, Json, TrustRemoteCode, share, slug, token_budget
+from rectilinear.cli.progress import progress_bar
+from rectilinear.core.spans import in_words, parse_layers
+from rectilinear.errors import ModelError
+
+if TYPE_CHECKING:
+    from rectilinear.ops.cut.bench import Progress
+    from rectilinear.results import Plan, PruneResult, SweepResult
+
+EPILOG = """Examples:
+
+rectilinear prune demo --remove 6 --out small
+
+rectilinear prune HuggingFaceTB/SmolLM2-135M --remove 20% --text calibration.txt --effort thorough --out small
+
+rectilinear prune my-model --layers 12-17,20 --repair linear --out small
+
+rectilinear prune my-model --max-perplexity-increase 5% --out small
+
+rectilinear prune my-model --plan small/plan.json --text calibration.txt --out the-same
+
+rectilinear prune demo --sweep 0:12 --select linearity,kl --repair none,linear,refit --out curve"""
+
+
+def prune(
+    model: Annotated[str, typer.Argument(help="A Hub id, a local folder, a .gguf file, or 'demo'.")],
+    remove: Annotated[
+        str | None, typer.Option(help="How many layers to remove: a number, or a share like 20%.", metavar="N|N%")
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="Which layers to remove, from 0, as 12-17,20 (both ends count).")
+    ] = None,
+    plan: Annotated[Path | None, typer.Option(help="Carry out a plan.json again.")] = None,
+    max_perplexity_increase: Annotated[
+        str | None,
+        typer.Option(
+            help="Remove as many layers as keep perplexity, on calibration text kept apart, within a share like 5%."
+        ),
+    ] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option(
+            help="Judge every number of layers FROM:TO, write no model; --select and --repair may list several.",
+            metavar="FROM:TO",
+        ),
+    ] = None,
+    select: Annotated[
+        str,
+        typer.Option(
+            help="How layers are chosen: kl (sets judged by KL to the dense model after their repair), linearity (the "
+            "paper's), increment, bi (ShortGPT), angular (one window: UIDL, ReplaceMe), loss (SLEB), reverse, random."
+        ),
+    ] = "kl",
+    repair: Annotated[
+        str,
+        typer.Option(
+            help="What makes up for them: refit (the MLP projection before a cut, solved again), none, linear (the "
+            "paper's maps), patch (one map a span), scalar (Prune&Comp), fold or fold-cosine (ReplaceMe)."
+        ),
+    ] = "refit",
+    refit_after: Annotated[
+        bool | None,
+        typer.Option(
+            "--refit-after/--no-refit-after",
+            help="Refit the kept layers above the first cut too.",
+            show_default="where there are tokens enough",
+        ),
+    ] = None,
+    ridge: Annotated[float, typer.Option(help="Ridge of the refit, towards the old weights.")] = 0.1,
+    text: Annotated[
+        str,
+        typer.Option(help="Calibration: a text, jsonl or parquet file (plain or .gz), a Hub dataset, '-', or 'demo'."),
+    ] = "demo",
+    judge_text: Annotated[
+        str | None,
+        typer.Option(help="Another text to judge the result on.", show_default="a part of --text, not fitted on"),
+    ] = None,
+    tokens: Annotated[str, typer.Option(help="Tokens to calibrate on, or 'all'.")] = "32768",
+    window: Annotated[int, typer.Option(help="Context in tokens.", min=2)] = 512,
+    effort: Annotated[
+        Literal["one-shot", "balanced", "thorough"],
+        typer.Option(help="How many sets kl tries: none (the paper's order), 4 or 8 a step."),
+    ] = "balanced",
+    protect: Annotated[str | None, typer.Option(help="Layers that stay, as 0-2,29.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the checkpoint, or the sweep.", show_default="MODEL-cut, MODEL-sweep"),
+    ] = None,
+    force: Force = False,
+    json: Json = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Choose the layers, print the plan and leave.")] = False,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    layers_path: Annotated[
+        str | None, typer.Option(help="Dotted path of the decoder stack, where it is not found by itself.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
+    trust_remote_code: TrustRemoteCode = False,
+    seed: Annotated[int, typer.Option(help="Seed of the random selector.")] = 0,
+) -> None:
+    """Cut depth: choose layers, repair what is left, and save a checkpoint that loads anywhere.
+
+    Prints what was removed and what it cost, judged on calibration text that no repair was fitted on. Layers are
+    counted from 0. Nothing is written unless all went well.
+    """
+    from rectilinear.data.text import read_text
+    from rectilinear.report.folder import check_writable
+    from rectilinear.results import Plan
+
+    if sum(value is not None for value in (remove, layers, plan, max_perplexity_increase, sweep)) != 1:
+        raise ModelError("expected one of --remove, --layers, --plan, --max-perplexity-increase and --sweep")
+    budget = token_budget(tokens)
+    limit, counts = share(max_perplexity_increase), None if sweep is None else _range(sweep)
+    known = None if plan is None else Plan.load(plan)  # a wrong one is said before a model is loaded
+    target = out or (None if json else Path(f"{slug(model)}-{'sweep' if counts else 'cut'}"))
+    if target is not None and not dry_run:
+        check_writable(target, force, "sweep.json" if counts else "plan.json")
+    source, judge = read_text(text), None if judge_text is None else read_text(judge_text)
+    with progress_bar(Console(stderr=True)) as show:
+        show(f"loading {model}", 0, None, "")
+        from rectilinear.models.load import load
+        from rectilinear.models.stack import decoder_stack
+
+        dense, tokenizer = load(
+            model, dtype=dtype, device=device, revision=revision, trust_remote_code=trust_remote_code
+        )
+        count = len(decoder_stack(dense, layers_path))
+
+        def on_progress(state: Progress) -> None:
+            done = f"{state.done}" if state.total is None else f"{state.done} of {state.total}"
+            show(state.task, 0, None, f"{done} {'sets tried' if state.total is None else 'layers'}")
+
+        wishes: dict[str, Any] = {
+            "texts": source.documents(),
+            "window": window,
+            "tokens": None if budget == "all" else budget,
+            "refit_after": refit_after,
+            "ridge": ridge,
+            "effort": effort,
+            "protect": parse_layers(protect or "", count),
+            "seed": seed,
+            "layers_path": layers_path,
+            "on_progress": on_progress,
+        }
+        goal: dict[str, Any] = {
+            "remove": remove,
+            "layers": None if layers is None else parse_layers(layers, count),
+            "plan": known,
+            "max_perplexity_increase": limit,
+        }
+        facts = {"command": shlex.join(["rectilinear", *sys.argv[1:]]), "text": source.id, "judge_text": judge_text}
+        judged: dict[str, Any] = {"judge_texts": None if judge is None else judge.documents(), "provenance": facts}
+        if counts is not None:
+            from rectilinear.ops.sweep import sweep as swept
+
+            kinds: dict[str, Any] = {"selects": _names(select), "repairs": _names(repair)}
+            if dry_run:
+                Console().print(f"{len(counts)} numbers of layers, by {kinds}", markup=False)
+                return
+            _shown(swept(dense, tokenizer, counts=counts, **kinds, **judged, **wishes), target, force, json)
+            return
+        from rectilinear.ops.prune import plan_for, prune_
+
+        wishes |= {"select": select, "repair": repair}
+        if dry_run:
+            made = known or plan_for(dense, tokenizer, **{k: v for k, v in goal.items() if k != "plan"}, **wishes)
+        else:
+            cut = prune_(dense, tokenizer, **goal, **judged, **wishes)
+            if target is not None:
+                show(f"writing {target}", 0, None, "")
+                cut.save(target, force=force)
+    if dry_run:
+        _told(made, json)
+    else:
+        _printed(cut.result, target, json)
+
+
+def _range(text: str) -> range:
+    """Return 0:12 as the numbers from 0 to 12."""
+    match = re.fullmatch(r"(\d+):(\d+)", text.strip())
+    if match is None or int(match[2]) < max(int(match[1]), 1):
+        raise ModelError(f"expected --sweep as FROM:TO like 0:12, got {text!r}")
+    return range(int(match[1]), int(match[2]) + 1)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _told(plan: Plan, json: bool) -> None:
+    if json:
+        sys.stdout.write(plan.to_json() + "\n")
+        return
+    lines = [
+        f"remove     {in_words(plan.remove)} of {plan.layers}",
+        f"chosen by  {plan.select}",
+        f"repair     {plan.repair}{', kept layers above refitted too' if plan.refit_after else ''}",
+        f"calibrate  {plan.calibration.get('tokens', 0):,} tokens in windows of {plan.calibration.get('window')}",
+    ]
+    for line in lines:
+        Console(soft_wrap=True, highlight=False).print(line, markup=False)
+
+
+def _printed(result: PruneResult, target: Path | None, json: bool) -> None:
+    if json:
+        sys.stdout.write(result.to_json() + "\n")
+    else:
+        from rectilinear.report.pruning import prune_table
+
+        Console().print(prune_table(result))
+    _where("Model", target)
+
+
+def _shown(result: SweepResult, target: Path | None, force: bool, json: bool) -> None:
+    if target is not None:
+        result.save(target, force=force)
+    if json:
+        sys.stdout.write(result.to_json() + "\n")
+    else:
+        from rectilinear.report.sweep import sweep_table
+
+        Console().print(sweep_table(result))
+    _where("Page", None if target is None else target / "sweep.html")
+
+
+def _where(what: str, path: Path | None) -> None:
+    if path is not None:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"{what}: {path}", markup=False)
