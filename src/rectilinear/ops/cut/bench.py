@@ -111,7 +111,7 @@ class Bench:
         if len(self.ids) < 2:
             raise TextError(f"expected two windows of {self.window} tokens or more, got {self.ids.numel()} tokens")
         self.batch = min(max(1, BATCH_TOKENS // self.window), max(1, len(self.ids) // 4))
-        judge = min(JUDGE_TOKENS // self.window, len(self.ids) // 4)
+        judge = min((options.judge_tokens or JUDGE_TOKENS) // self.window, len(self.ids) // 4)
         self.judging = max(1, judge // self.batch) * self.batch  # windows
         self.ridge = self._ridge()
         self._apart: Tensor | None = None  # windows of another text to judge on

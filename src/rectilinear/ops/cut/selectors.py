@@ -74,10 +74,13 @@ class Search:
 
     def perplexity(self, removed: Iterable[int]) -> float:
         """Return the perplexity of the text without any repair."""
-        return self._tried(removed, none, self.judge.perplexity)
+        return self._tried(removed, none, self.judge.perplexity, only_judge=True)
 
-    def _tried(self, removed: Iterable[int], repair: Repair, verdict: Callable[[Chunks], float]) -> float:
-        work = Work(self.runner, self.teacher, frozenset(removed), ridge=self.ridge, fit_from=self.fit_from)
+    def _tried(
+        self, removed: Iterable[int], repair: Repair, verdict: Callable[[Chunks], float], only_judge: bool = False
+    ) -> float:
+        teacher = self.teacher.first(self.fit_from) if only_judge else self.teacher
+        work = Work(self.runner, teacher, frozenset(removed), ridge=self.ridge, fit_from=self.fit_from)
         try:
             value = verdict(repaired(work, repair))
         finally:

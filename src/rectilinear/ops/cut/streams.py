@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -34,6 +36,12 @@ class Teacher:
         if not self.keep:
             self._held = {position: chunks}
         return chunks
+
+    def first(self, batches: int) -> Teacher:
+        """Return a teacher of the first window batches alone, which shares the streams that this one holds."""
+        part = copy.copy(self)
+        part._held = {position: chunks[:batches] for position, chunks in self._held.items()}
+        return part
 
 
 def rows(x: Tensor) -> Tensor:
