@@ -7,7 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 import tiny
-from rectilinear.cli.main import app, main
+from commands import fails
+from rectilinear.cli.main import app
 
 
 @pytest.fixture(scope="module")
@@ -24,16 +25,6 @@ def scanned(tmp_path_factory, folder, text):
     assert done.exit_code == 0, done.output
     assert "mean" in done.output
     return out
-
-
-def fails(arguments, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["rectilinear", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    said = capsys.readouterr().err
-    assert stop.value.code == 2
-    assert "Traceback" not in said
-    return said
 
 
 def test_scan_writes_the_whole_folder(scanned):

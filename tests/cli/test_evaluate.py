@@ -1,13 +1,13 @@
 import csv
 import json
 import re
-import sys
 
 import pytest
 from typer.testing import CliRunner
 
+import commands
 import tiny
-from rectilinear.cli.main import app, main
+from rectilinear.cli.main import app
 from rectilinear.ops import evaluate
 from rectilinear.results import EvalResult
 
@@ -41,11 +41,7 @@ def run(*arguments, **options):
 
 
 def fails(arguments, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["rectilinear", "eval", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    said = capsys.readouterr().err
-    assert stop.value.code == 2 and "Traceback" not in said
+    said = commands.fails(["eval", *arguments], capsys, monkeypatch)
     assert len(said.strip().splitlines()) == 1
     return said
 
