@@ -39,7 +39,6 @@ def assert_same(a, b):
     assert torch.equal(a.counts, b.counts)
     torch.testing.assert_close(a.squares, b.squares, rtol=1e-12, atol=0)
     assert (a.smallest, a.largest) == (b.smallest, b.largest)
-    assert a.total == pytest.approx(b.total, rel=1e-12)
 
 
 @pytest.mark.parametrize("q", [0.0, 0.001, 0.5, 0.9, 0.99, 0.9999, 1.0])
@@ -56,7 +55,7 @@ def test_any_quantile_lies_within_a_bin_and_rises_with_q(values, q):
     k = max(math.ceil(round(q * len(values), 6)), 1)
     expected = sorted(values)[k - 1]
     assert expected / WIDTH <= histogram.quantile(q) * (1 + 1e-9) and histogram.quantile(q) <= expected * WIDTH
-    assert histogram.min <= histogram.quantile(q / 2) <= histogram.quantile(q) <= histogram.max
+    assert histogram.smallest <= histogram.quantile(q / 2) <= histogram.quantile(q) <= histogram.max
 
 
 @given(magnitudes, magnitudes, magnitudes)
@@ -73,11 +72,8 @@ def test_plain_figures_are_exact():
     values = np.random.default_rng(2).gamma(2, 3, 3_000)
     histogram = gathered(values[:1_000], values[1_000:])
     assert histogram.count == 3_000
-    assert histogram.mean == pytest.approx(values.mean(), rel=1e-12)
-    assert histogram.std == pytest.approx(values.std(), rel=1e-12)
     assert histogram.sum_of_squares == pytest.approx(np.square(values).sum(), rel=1e-12)
-    assert (histogram.min, histogram.max) == (values.min(), values.max())
-    assert histogram.median == histogram.quantile(0.5)
+    assert (histogram.smallest, histogram.max) == (values.min(), values.max())
 
 
 @pytest.mark.parametrize("fraction", [0.001, 0.01, 0.05, 0.5])
@@ -119,15 +115,16 @@ def test_zeros_have_their_own_bin_and_extremes_the_end_bins():
     histogram = gathered([0.0, 0.0, 2.0**-100, 2.0**100])
     assert histogram.counts[[0, 1, -1]].tolist() == [2, 1, 1]
     assert histogram.quantile(0.4) == 0
-    assert (histogram.min, histogram.max) == (0, 2.0**100)
+    assert (histogram.smallest, histogram.max) == (0, 2.0**100)
     assert gathered([0.0, 0.0]).share_of_worst(0.5) is None
 
 
 def test_empty_has_no_figures():
     empty = gathered([])
     assert (empty.count, empty.sum_of_squares) == (0, 0)
-    figures = (empty.min, empty.max, empty.mean, empty.std, empty.median)
-    assert {*figures, empty.quantile(0.0), empty.share_of_worst(0.1), empty.tail_index()} == {None}
+    assert {empty.max, empty.quantile(0.0), empty.quantile(0.5), empty.share_of_worst(0.1), empty.tail_index()} == {
+        None
+    }
     whole = gathered([1.0, 2.0])
     assert_same(empty.merge(whole), whole)
 

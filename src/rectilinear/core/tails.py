@@ -22,15 +22,13 @@ class LogHistogram:
     """Counts and sums of squares of non-negative values in logarithmic bins 2.2 % wide.
 
     Bin 0 holds zeros; bin k > 0 holds [2^(-40 + (k-1)/32), 2^(-40 + k/32)), the end bins also what lies beyond them.
-    Count, mean, std, min and max are exact to float64 rounding. Empty: every figure is None.
+    Count, sum of squares and max are exact to float64 rounding. Empty: every figure is None.
 
-    Attributes: counts [b] int64; squares [b] float64, sum of squares in each bin; total, sum of the values;
-    smallest and largest value.
+    Attributes: counts [b] int64; squares [b] float64, sum of squares in each bin; smallest and largest value.
     """
 
     counts: Tensor = field(default_factory=lambda: torch.zeros(BINS, dtype=torch.int64))
     squares: Tensor = field(default_factory=lambda: torch.zeros(BINS, dtype=torch.float64))
-    total: float = 0.0
     smallest: float = math.inf
     largest: float = 0.0
 
@@ -51,7 +49,6 @@ class LogHistogram:
         index *= values > 0
         self.counts += torch.bincount(index, minlength=BINS)
         self.squares += torch.bincount(index, weights=values.square(), minlength=BINS)
-        self.total += float(values.sum())
         self.smallest, self.largest = min(self.smallest, smallest), max(self.largest, largest)
 
     def merge(self, other: LogHistogram) -> LogHistogram:
@@ -59,7 +56,6 @@ class LogHistogram:
         return LogHistogram(
             self.counts + other.counts,
             self.squares + other.squares,
-            self.total + other.total,
             min(self.smallest, other.smallest),
             max(self.largest, other.largest),
         )
@@ -75,31 +71,9 @@ class LogHistogram:
         return float(self.squares.sum())
 
     @property
-    def min(self) -> float | None:
-        """The smallest value."""
-        return self.smallest if self.count else None
-
-    @property
     def max(self) -> float | None:
         """The largest value."""
         return self.largest if self.count else None
-
-    @property
-    def mean(self) -> float | None:
-        """Mean of the values."""
-        return self.total / self.count if self.count else None
-
-    @property
-    def std(self) -> float | None:
-        """Standard deviation of the values, divided by n."""
-        if not (n := self.count):
-            return None
-        return math.sqrt(max(self.sum_of_squares / n - (self.total / n) ** 2, 0.0))
-
-    @property
-    def median(self) -> float | None:
-        """The lower median, within 2.2 %."""
-        return self.quantile(0.5)
 
     def quantile(self, q: float) -> float | None:
         """Return the smallest value with at least a share `q` of all at or below it, within 2.2 %.
@@ -165,7 +139,7 @@ class LogHistogram:
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Return the state as named tensors, ready for safetensors."""
-        figures = torch.tensor([self.total, self.smallest, self.largest], dtype=torch.float64)
+        figures = torch.tensor([self.smallest, self.largest], dtype=torch.float64)
         return {"counts": self.counts.clone(), "squares": self.squares.clone(), "figures": figures}
 
     @classmethod
@@ -173,12 +147,12 @@ class LogHistogram:
         """Rebuild from `to_tensors`; raises ResultError where a part is missing or of another size."""
         try:
             counts, squares = tensors["counts"], tensors["squares"]
-            total, smallest, largest = tensors["figures"].tolist()
+            smallest, largest = tensors["figures"].tolist()
         except (KeyError, ValueError) as error:
             raise ResultError(f"expected a saved histogram, got one without {error}; scan again") from error
         if len(counts) != BINS or len(squares) != BINS:
             raise ResultError(f"expected a saved histogram of {BINS} bins, got {len(counts)}; scan again")
-        return cls(counts.clone(), squares.clone(), total, smallest, largest)
+        return cls(counts.clone(), squares.clone(), smallest, largest)
 
     def _rank(self, fraction: float) -> int:
         if not 0 <= fraction <= 1:
