@@ -52,11 +52,11 @@ def sweep_csv(result: SweepResult) -> str:
 def sweep_table(result: SweepResult) -> Table:
     """Return one row a cut, the best perplexity for each number of layers in bold."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
-    table.add_column("select")
-    table.add_column("repair")
+    for name in ("select", "repair"):
+        table.add_column(name, no_wrap=True)
     for name in ("changed", "perplexity", "ratio", "KL", "parameters", "tokens/s"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("layers", style="dim")
+    table.add_column("layers", style="dim", overflow="fold")
     for point, best in _rows(result):
         table.add_row(
             point.select,

@@ -264,11 +264,12 @@ def scalar(work: Work, site: Site, student: Chunks) -> Chunks:
     what every layer above adds is the same function, and tied embeddings stay as they are.
     """
     below = work.below(site, student)
-    ratios = [
-        rows(t).float().norm(dim=1) / rows(x).float().norm(dim=1).clamp(min=1e-30)
-        for x, t in work.fitting(below, work.teacher.at(site.span.stop))
-    ]
-    factor = float(torch.cat(ratios).double().mean()) / work.scale
+    before, after = (
+        torch.cat([rows(x).float().norm(dim=1) for x in chunks[work.fit_from :]])
+        for chunks in (below, work.teacher.at(site.span.stop))
+    )
+    there = before > 0  # the embedding of a padding token is nothing, and has no size to give back
+    factor = float((after[there] / before[there]).double().mean()) / work.scale
     for index in range(site.span.stop, len(work.runner.stack)):
         if index not in work.removed:
             call = work.runner.call(index, below[0])
