@@ -63,7 +63,7 @@ def test_a_cut_folder_is_healed_into_another(cuts, text, tmp_path):
     out = tmp_path / "healed"
     done = run(cuts["refit"], "--text", text, *SHORT, "--steps", 5, "--out", out)
     assert re.search(r"perplexity +\d", done.stdout) and "5 steps, 320 tokens" in done.stdout
-    assert "training repaired" in done.stdout and "of the excess over the dense model" in done.stdout
+    assert "training all" in done.stdout and "of the excess over the dense model" in done.stdout
     assert Plan.load(out) == Plan.load(cuts["refit"])
     document = json.loads((out / "heal.json").read_text())
     assert document["provenance"]["text"] == "docs.jsonl" and document["provenance"]["command"]
@@ -136,12 +136,13 @@ def test_the_default_folder_stands_beside(cuts, text, tmp_path, monkeypatch):
 
 def test_dry_run_prints_what_would_train_and_writes_nothing(cuts, text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    said = run(cuts["refit"], "--text", text, "--steps", 10, "--dry-run").stdout
+    said = run(cuts["refit"], "--text", text, "--train", "repaired", "--steps", 10, "--dry-run").stdout
     assert re.search(r"train +repaired: 1,536 of \d+,\d+ parameters", said)
-    assert "10 steps, 20,480 tokens" in said and "0.0 MB for gradients" in said and "docs.jsonl" in said
-    assert "the whole vocabulary" in said and "at most 28,672 tokens" in said
+    assert "10 steps, 5,120 tokens" in said and "0.0 MB for gradients" in said and "docs.jsonl" in said
+    assert "the whole vocabulary" in said and "at most 13,312 tokens" in said
+    assert re.search(r"train +all: (\d+,\d+) of \1 parameters", run(cuts["refit"], "--dry-run").stdout)
     assert "20 minutes" in run(cuts["refit"], "--dry-run", "--cache-teacher", "c").stdout
-    assert "about 1 steps" in run(cuts["refit"], "--dry-run", "--train", "lora", "--tokens", 2048).stdout
+    assert "about 4 steps" in run(cuts["refit"], "--dry-run", "--train", "lora", "--tokens", 2048).stdout
     assert "after every layer" in run(cuts["refit"], "--dry-run", "--loss", "mse").stdout
     assert not list(tmp_path.iterdir())
 

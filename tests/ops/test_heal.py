@@ -424,7 +424,7 @@ def test_experts_have_no_repaired_projection():
     texts = [text + " " for text in tiny.documents(60)]
     cut = prune(dense, tiny.tokenizer(), texts=texts, layers=[1], repair="none", tokens=None, window=32)
     with pytest.raises(ModelError, match="train lora or all"):
-        healed(cut, dense, tiny.tokenizer(), texts)
+        healed(cut, dense, tiny.tokenizer(), texts, train="repaired")
     with pytest.raises(ModelError):
         output_projection(decoder_stack(cut.model)[0])
     assert healed(cut, dense, tiny.tokenizer(), texts, train="all").result.steps == 3

@@ -22,7 +22,7 @@ EPILOG = """Examples:
 
 rectilinear heal demo-cut --text corpus.jsonl.gz --minutes 20
 
-rectilinear heal small --teacher HuggingFaceTB/SmolLM2-135M --text notes.txt --train all --tokens 2_000_000
+rectilinear heal small --teacher HuggingFaceTB/SmolLM2-135M --text notes.txt --batch 8 --bf16 --tokens 10_000_000
 
 rectilinear heal small --text notes.txt --train lora --steps 500 --checkpoints ckpt --report-to tensorboard
 
@@ -53,7 +53,7 @@ def heal(
             help="repaired: the MLP projections before each cut, and linear blocks. maps: linear blocks only. lora: "
             "low-rank adapters everywhere, merged at the end. all: every parameter."
         ),
-    ] = "repaired",
+    ] = "all",
     minutes: Annotated[
         float | None, typer.Option(help="Budget of training time, evaluation not counted.", show_default="20")
     ] = None,
@@ -74,7 +74,7 @@ def heal(
         Literal["joined", "documents"],
         typer.Option(help="joined: all documents as one text. documents: no window crosses from one to the next."),
     ] = "joined",
-    batch: Annotated[int, typer.Option(help="Windows in one forward pass.", min=1)] = 4,
+    batch: Annotated[int, typer.Option(help="Windows in one forward pass.", min=1)] = 1,
     accumulate: Annotated[int, typer.Option(help="Forward passes in one step.", min=1)] = 1,
     top_k: Annotated[
         int | None,

@@ -30,16 +30,17 @@ class Recipe:
     loss: kl of logits or mse of streams. train: repaired, maps, lora or all. Of the budgets minutes (of training,
     evaluation not counted), steps and tokens (of training text read, again and again if need be) at most one is given;
     none is 20 minutes. rate: AdamW's highest learning rate, None for that of `RATES`; schedule: how it falls to 0 at
-    the budget's end, cosine or linear, after rising over the first `warmup` of it. batch: windows in one forward pass;
-    accumulate: passes a step. top_k: of the teacher's logits, None for all of them (64 where they are cached).
-    temperature: of both softmaxes. rank: of the adapters. holdout: windows at the text's end that only judge. read:
-    tokens of text to read, None for what the budget needs (about a million where it is a time). bf16: mixed precision.
-    checkpoints: folder for the Trainer's checkpoints, None for none; resume: go on from the last one there. report_to:
-    loggers of transformers, by name. cache_teacher: folder for the teacher's top-k logits.
+    the budget's end, cosine or linear, after rising over the first `warmup` of it. batch: windows in one forward pass
+    (by default one: minutes on a CPU have room for few steps); accumulate: passes a step. top_k: of the teacher's
+    logits, None for all of them (64 where they are cached). temperature: of both softmaxes. rank: of the adapters.
+    holdout: windows at the text's end that only judge. read: tokens of text to read, None for what the budget needs
+    (about a million where it is a time). bf16: mixed precision. checkpoints: folder for the Trainer's checkpoints, None
+    for none; resume: go on from the last one there. report_to: loggers of transformers, by name. cache_teacher: folder
+    for the teacher's top-k logits.
     """
 
     loss: str = "kl"
-    train: str = "repaired"
+    train: str = "all"
     minutes: float | None = None
     steps: int | None = None
     tokens: int | None = None
@@ -48,7 +49,7 @@ class Recipe:
     warmup: float = 0.05
     window: int = 512
     protocol: str = "joined"
-    batch: int = 4
+    batch: int = 1
     accumulate: int = 1
     top_k: int | None = None
     temperature: float = 1.0
