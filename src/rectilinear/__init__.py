@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rectilinear.errors import ModelError, NonFiniteError, RectilinearError, ResultError, TextError
     from rectilinear.models.load import load
     from rectilinear.ops.evaluate import evaluate, perplexity
+    from rectilinear.ops.heal import heal
     from rectilinear.ops.prune import Cut, prune
     from rectilinear.ops.scan import scan
     from rectilinear.ops.sweep import sweep
@@ -31,6 +32,7 @@ _HOME = {
     "TextError": "errors",
     "evaluate": "ops.evaluate",
     "fit": "core.linear",
+    "heal": "ops.heal",
     "load": "models.load",
     "load_result": "report.folder",
     "Plan": "results",
@@ -55,6 +57,7 @@ __all__ = [  # noqa: RUF022  by kind
     "TextError",
     "evaluate",
     "fit",
+    "heal",
     "load",
     "load_result",
     "perplexity",

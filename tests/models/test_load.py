@@ -85,6 +85,12 @@ def test_a_fingerprint_is_of_the_weights_and_not_of_the_place(llama: str, tmp_pa
     assert fingerprint(model) != fingerprint(again)
 
 
+def test_a_fingerprint_is_the_same_whatever_the_precision(tmp_path: Path) -> None:
+    folder = saved(tmp_path, hf.LlamaForCausalLM(hf.LlamaConfig(**SIZES)).to(torch.bfloat16))
+    as_stored, single = (load(folder, device="cpu", dtype=dtype)[0] for dtype in ("auto", "float32"))
+    assert as_stored.dtype != single.dtype and fingerprint(as_stored) == fingerprint(single)
+
+
 def refused(model: str, message: str, **options: Any) -> None:
     with pytest.raises(ModelError, match=message) as error:
         load(model, **options)

@@ -20,7 +20,7 @@ def predictions(logits: Tensor, rows: Tensor, targets: Tensor) -> tuple[Tensor, 
     """
     nats = torch.empty(len(rows), dtype=torch.float64)
     hits = torch.empty(len(rows), dtype=torch.bool)
-    for part in _chunks(len(rows), logits.shape[1]):
+    for part in row_chunks(len(rows), logits.shape[1]):
         chunk, target = logits[rows[part]], targets[part]
         hits[part] = chunk.argmax(1) == target
         chunk = chunk.float()
@@ -35,7 +35,7 @@ def divergences(logits: Tensor, reference: Tensor, rows: Tensor) -> tuple[Tensor
     """
     divergence = torch.empty(len(rows), dtype=torch.float64)
     agree = torch.empty(len(rows), dtype=torch.bool)
-    for part in _chunks(len(rows), logits.shape[1]):
+    for part in row_chunks(len(rows), logits.shape[1]):
         model, other = logits[rows[part]], reference[rows[part].to(reference.device)].to(logits.device)
         agree[part] = model.argmax(1) == other.argmax(1)
         log_p, log_q = other.float().log_softmax(1), model.float().log_softmax(1)
@@ -46,7 +46,8 @@ def divergences(logits: Tensor, reference: Tensor, rows: Tensor) -> tuple[Tensor
     return divergence, agree
 
 
-def _chunks(count: int, vocabulary: int) -> Iterator[slice]:
+def row_chunks(count: int, vocabulary: int) -> Iterator[slice]:
+    """Yield slices of `count` rows of logits, as many rows each as CHUNK allows."""
     step = max(1, CHUNK // vocabulary)
     for start in range(0, count, step):
         yield slice(start, start + step)

@@ -107,14 +107,23 @@ def model_id(model: PreTrainedModel) -> str:
 
 
 def fingerprint(model: PreTrainedModel) -> str:
-    """Return 16 hex digits that tell models apart: the configuration's and a few values of every weight."""
-    config = {k: v for k, v in model.config.to_dict().items() if not k.startswith(("_", "transformers_version"))}
+    """Return 16 hex digits that tell models apart: the configuration's and a few values of every weight.
+
+    The dtype that the weights are loaded in does not count, but for what it rounds off.
+    """
+    config = _without_dtype(model.config.to_dict())
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for name, weight in model.named_parameters():
         digest.update(name.encode())
         if weight.device.type != "meta":
             digest.update(weight.detach().flatten()[:8].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _without_dtype(config: dict[Any, Any]) -> dict[str, Any]:
+    named = {str(k): v for k, v in config.items()}
+    kept = {k: v for k, v in named.items() if not k.startswith(("_", "transformers_version")) and k != "dtype"}
+    return {k: _without_dtype(v) if isinstance(v, dict) else v for k, v in kept.items()}
 
 
 def _resolve(model: str) -> Path | str:

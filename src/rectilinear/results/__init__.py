@@ -15,6 +15,7 @@ from rectilinear.results.evaluation import (
     Speed,
     TextScore,
 )
+from rectilinear.results.healing import HealPoint, HealResult, thinned
 from rectilinear.results.plan import Loss, Plan, PruneResult
 from rectilinear.results.scan import (
     LayerResult,
@@ -31,6 +32,8 @@ __all__ = [
     "SCHEMA",
     "Divergence",
     "EvalResult",
+    "HealPoint",
+    "HealResult",
     "Lambada",
     "LayerResult",
     "Loss",
@@ -51,4 +54,5 @@ __all__ = [
     "TextScore",
     "clean",
     "mean",
+    "thinned",
 ]

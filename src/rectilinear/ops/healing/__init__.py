@@ -1,0 +1,1 @@
+"""The parts of healing: which position each layer answers to, what trains, on which loss, within which budget."""

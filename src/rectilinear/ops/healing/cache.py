@@ -1,0 +1,85 @@
+"""A teacher's top-k logits on disk: one safetensors file a window, so that a window seen before needs no teacher."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from rectilinear.core.distillation import TopK
+from rectilinear.errors import ResultError
+from rectilinear.results import SCHEMA
+
+MANIFEST = "cache.json"
+
+
+class TeacherCache:
+    """The folder, bound to one teacher, k and temperature; each window goes by its own tokens.
+
+    Texts may share a folder: a window that is in it is found whatever text it comes from. Raises ResultError where the
+    folder was made for another teacher, k or temperature, cannot be read or cannot be written.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str, k: int, temperature: float) -> None:
+        self.folder = folder
+        wanted = {
+            "schema": SCHEMA,
+            "kind": "teacher-cache",
+            "fingerprint": fingerprint,
+            "top_k": k,
+            "temperature": temperature,
+        }
+        manifest = folder / MANIFEST
+        try:
+            if not manifest.exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                if any(folder.iterdir()):
+                    raise ResultError(
+                        f"expected a cache of teacher logits or an empty folder, got {folder}: name another"
+                    )
+                _write(manifest, (json.dumps(wanted, indent=1) + "\n").encode())
+            found = dict(json.loads(manifest.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ResultError(f"cannot use the cache {folder}: {error}") from error
+        unlike = [name for name in wanted if found.get(name) != wanted[name]]
+        if unlike:
+            expected, got = (", ".join(f"{n} {d.get(n)}" for n in unlike) for d in (wanted, found))
+            raise ResultError(
+                f"expected a cache of teacher logits with {expected}, got one with {got} in {folder}: "
+                "name another --cache-teacher"
+            )
+
+    def get(self, ids: Tensor) -> TopK | None:
+        """Return what is kept of a window ids [w], None where it is not; rows [w]."""
+        path = self._path(ids)
+        try:
+            kept = load(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, SafetensorError) as error:
+            raise ResultError(f"cannot read {path}: {error}; delete it") from error
+        return TopK(kept["values"], kept["tokens"].long(), kept["rest"])
+
+    def put(self, ids: Tensor, rows: TopK) -> None:
+        """Keep the rows [w] of a window ids [w]."""
+        kept = {"values": rows.values.float(), "tokens": rows.indices.to(torch.int32), "rest": rows.rest.float()}
+        path = self._path(ids)
+        try:
+            _write(path, save({name: tensor.contiguous().cpu() for name, tensor in kept.items()}))
+        except OSError as error:
+            raise ResultError(f"cannot write {path}: {error.strerror or error}") from error
+
+    def _path(self, ids: Tensor) -> Path:
+        digest = hashlib.sha256(ids.to("cpu", torch.int64).numpy().tobytes()).hexdigest()
+        return self.folder / f"{digest[:24]}.safetensors"
+
+
+def _write(path: Path, data: bytes) -> None:
+    part = path.with_suffix(".part")
+    part.write_bytes(data)
+    part.replace(path)

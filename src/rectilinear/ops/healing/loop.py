@@ -1,0 +1,171 @@
+"""The loop: transformers' Trainer, with a loss of our own and a learning rate that follows the budget."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import get_last_checkpoint
+
+from rectilinear.data.windows import Window
+from rectilinear.errors import ModelError, RectilinearError, ResultError, first_line
+from rectilinear.ops.healing.budget import Books, rate
+from rectilinear.ops.healing.losses import Distillation
+from rectilinear.ops.healing.recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ENDLESS = 1 << 30  # steps, where the budget is none of steps
+KEPT = 2  # checkpoints
+
+
+class Distiller(Trainer):
+    """A Trainer whose loss is a distillation, averaged over the real tokens of all passes of a step."""
+
+    distillation: Distillation
+    loss_is_scaled_for_ga = True
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Return the summed loss of the batch's real tokens over those of the whole step."""
+        mask = inputs["attention_mask"]
+        losses = self.distillation(model, inputs["input_ids"], mask)
+        loss = losses.masked_fill(mask == 0, 0).sum() / (
+            mask.sum() if num_items_in_batch is None else num_items_in_batch
+        )
+        return (loss, {}) if return_outputs else loss
+
+
+def train(
+    model: PreTrainedModel,
+    windows: Sequence[Window],
+    distillation: Distillation,
+    recipe: Recipe,
+    books: Books,
+    out: Path,
+) -> None:
+    """Train what has gradients switched on, in place, until the budget is spent. out: the folder for checkpoints.
+
+    Raises RectilinearError for loggers that are not there, ResultError for a checkpoint of another run.
+    """
+    checkpoint = _checkpoint(recipe, books, model) if recipe.resume else None
+    try:
+        trainer = Distiller(
+            model=model,
+            args=_arguments(model, recipe, books, out),
+            train_dataset=list(windows),  # type: ignore[arg-type]
+            data_collator=collate,  # type: ignore[arg-type]
+            callbacks=[books],
+        )
+    except (ImportError, ValueError, RuntimeError) as error:
+        raise RectilinearError(f"cannot train with these options: {first_line(error)}") from error
+    trainer.remove_callback(PrinterCallback)
+    trainer.distillation = distillation
+    trainer.model_accepts_loss_kwargs = True  # so that the step's tokens are counted; the loss is told, not the model
+    trainer.create_optimizer()
+    assert trainer.optimizer is not None
+    trainer.lr_scheduler = LambdaLR(trainer.optimizer, lambda _: rate(books.share, recipe.schedule, recipe.warmup))
+    # In its own format some families' weights have other names (experts, GPT-NeoX), which the Trainer, resuming, would
+    # pass over: it would go on from the old ones.
+    model.save_pretrained = partial(model.save_pretrained, save_original_format=False)  # type: ignore[method-assign]
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    finally:
+        # Under mixed precision accelerate leaves its own forward on the model.
+        for name in ("save_pretrained", "forward", "_original_forward"):
+            vars(model).pop(name, None)
+
+
+def collate(windows: Sequence[Window]) -> dict[str, Tensor]:
+    """Return windows padded on the right: input_ids, attention_mask, and labels, -100 at pads, all [b, w]."""
+    longest = max(len(window.ids) for window in windows)
+    ids = torch.zeros(len(windows), longest, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for i, window in enumerate(windows):
+        ids[i, : len(window.ids)] = torch.from_numpy(window.ids)
+        mask[i, : len(window.ids)] = 1
+    labels = ids.masked_fill(mask == 0, -100)
+    # Labels only count a step's tokens; as shift_labels they are counted as they are.
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels, "shift_labels": labels}
+
+
+def _arguments(model: PreTrainedModel, recipe: Recipe, books: Books, out: Path) -> TrainingArguments:
+    cuda = model.device.type == "cuda"
+    arguments = TrainingArguments(
+        output_dir=str(out),
+        max_steps=int(books.size) if books.kind == "steps" else ENDLESS,
+        per_device_train_batch_size=recipe.batch,
+        gradient_accumulation_steps=recipe.accumulate,
+        learning_rate=recipe.learning_rate,
+        bf16=recipe.bf16,
+        seed=recipe.seed,
+        use_cpu=model.device.type == "cpu",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        log_level="error",
+        disable_tqdm=True,
+        report_to=list(recipe.report_to) or "none",
+        save_strategy="no",  # the budget's share decides
+        save_total_limit=KEPT,
+        include_num_input_tokens_seen="non_padding",
+        remove_unused_columns=False,
+        dataloader_pin_memory=cuda,
+    )
+    if cuda:
+        _ = arguments.device  # which counts the GPUs
+        arguments._n_gpu = 1  # several would mean DataParallel, which copies the model away from its hooks
+    return arguments
+
+
+def check_checkpoints(recipe: Recipe) -> None:
+    """Raise ResultError where the folder of checkpoints does not go with what is asked for."""
+    if recipe.checkpoints is None:
+        return
+    last = get_last_checkpoint(str(recipe.checkpoints)) if recipe.checkpoints.is_dir() else None
+    if recipe.resume and last is None:
+        raise ResultError(f"expected a checkpoint to resume from in {recipe.checkpoints}, got none: leave --resume out")
+    if not recipe.resume and last is not None:
+        raise ResultError(f"{recipe.checkpoints} holds checkpoints of an earlier run: add --resume or name another")
+
+
+def _checkpoint(recipe: Recipe, books: Books, model: PreTrainedModel) -> str:
+    """Return the last checkpoint; raises ResultError where it is damaged or was made by another recipe."""
+    last = get_last_checkpoint(str(recipe.checkpoints))
+    assert last is not None
+    try:
+        state = json.loads((Path(last) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        made = state["stateful_callbacks"][Books.__name__]["args"]
+        kept: set[str] = set()
+        for file in Path(last).glob("model*.safetensors"):
+            with safe_open(file, "pt") as weights:
+                kept |= set(weights.keys())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResultError(
+            f"cannot resume from {last}: {first_line(error)}; start again with other --checkpoints"
+        ) from error
+    unlike = sorted(name for name in {*made, *books.facts} if made.get(name) != books.facts.get(name))
+    if unlike:
+        said = ", ".join(f"{name} {made.get(name)}" for name in unlike)
+        raise ResultError(f"expected the options of the run to resume, which had {said}: give them again")
+    strange = sorted(kept - set(model.state_dict()))
+    if strange or not kept:
+        raise ModelError(
+            f"cannot resume {type(model).__name__}: its checkpoints name weights otherwise than it does "
+            f"({strange[0] if strange else 'none'}): heal without --resume"
+        )
+    return last
