@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from rectilinear.errors import ModelError
-from rectilinear.models.submodules import adders
+from rectilinear.models.stack import layer_input
+from rectilinear.models.submodules import adders, find_parts
 
 
 def scaled_parameters(
@@ -21,6 +22,7 @@ def scaled_parameters(
     args, kwargs: what the model hands the layer, without a cache. Raises ModelError where that cannot be said by one
     projection or norm each (experts, norms after the sum).
     """
+    _check_normed(layer, args, kwargs)
     names = adders(layer, args, kwargs)
     if names is None:
         raise ModelError(
@@ -36,6 +38,29 @@ def scaled_parameters(
         else:
             changes += _gain(child, factor)
     return changes
+
+
+def _check_normed(layer: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Raise ModelError where no norm of the layer reads the stream: its size would matter (OLMo 2)."""
+    x = layer_input(args, dict(kwargs))
+    reads: list[bool] = []
+    parts = find_parts(layer)
+    names = () if parts is None else parts.norms
+    handles = [
+        layer.get_submodule(name).register_forward_pre_hook(
+            lambda module, inputs: reads.append(inputs[0].shape == x.shape and torch.equal(inputs[0], x))
+        )
+        for name in names
+    ]
+    try:
+        layer(*args, **kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not any(reads):
+        raise ModelError(
+            f"cannot scale the stream of {type(layer).__name__}: it reads it without a norm; use another repair"
+        )
 
 
 def _last_projection(child: nn.Module) -> Any:

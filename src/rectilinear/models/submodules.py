@@ -39,9 +39,10 @@ def find_parts(layer: nn.Module) -> Parts | None:
     """Return the children that may be attention and MLP, None where either is missing."""
     names = [name for name, _ in layer.named_children()]
     norms = tuple(name for name in names if "norm" in name.lower() or name.startswith("ln"))
+    bare = {name for name, child in layer.named_children() if next(child.parameters(), None) is None}  # dropout
 
     def marked(marks: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(n for n in names if n not in norms and any(mark in n.lower() for mark in marks))
+        return tuple(n for n in names if n not in norms and n not in bare and any(m in n.lower() for m in marks))
 
     attention, mlp = marked(ATTENTION), marked(MLP)
     rest = names[names.index(attention[-1]) + 1 :] if attention else []
