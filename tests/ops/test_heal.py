@@ -135,7 +135,7 @@ def test_low_rank_adapters_are_merged_into_a_plain_model(cuts, dense, tokenizer,
 
 
 def test_without_peft_one_line_names_the_extra(cuts, dense, tokenizer, texts, monkeypatch):
-    monkeypatch.setitem(sys.modules, "peft", None)
+    monkeypatch.setitem(sys.modules, "peft.tuners.lora", None)
     with pytest.raises(ModelError, match=r"rectilinear\[train\]"):
         healed(cuts["refit"], dense, tokenizer, texts, train="lora")
 

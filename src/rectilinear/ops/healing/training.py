@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ class Chosen:
 def chosen(model: PreTrainedModel, found: Sequence[Place], train: str, rank: int) -> Chosen:
     """Return what `train` means for a model: repaired, maps, lora (adapters of `rank`) or all.
 
-    Raises ModelError where the model has nothing of the kind.
+    Raises ModelError where the model has nothing of the kind, and for adapters where peft is not installed.
     """
     if train == "lora":
         return _adapted(found, rank)
@@ -65,7 +66,7 @@ def training(model: PreTrainedModel, picked: Chosen) -> Iterator[None]:
     """Let gradients reach what was chosen and nothing else; adapters are put in, and merged on leaving.
 
     On leaving by an exception adapters are taken out again, and the weights below them are as they were. What trains
-    and what does not is restored. Raises ModelError where adapters are asked for and peft is not installed.
+    and what does not is restored.
     """
     before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     for parameter, _ in before:
@@ -95,6 +96,7 @@ def _projection(layer: nn.Module) -> Iterator[nn.Parameter]:
 
 def _adapted(found: Sequence[Place], rank: int) -> Chosen:
     """Return the projections of the layers that are left, blocks aside: attention's and the MLP's."""
+    _lora()  # asked for now, not after the first evaluation
     layers = [place.layer for place in found if not place.block]
     modules = [module for layer in layers for module in layer.modules() if isinstance(module, nn.Linear | Conv1D)]
     if not modules:
@@ -102,25 +104,28 @@ def _adapted(found: Sequence[Place], rank: int) -> Chosen:
     return Chosen(modules=tuple(modules), rank=rank)
 
 
-def _with_adapters(model: PreTrainedModel, picked: Chosen) -> Callable[[bool], None]:
-    """Put adapters into the model, in place; return what takes them out again, merged or not."""
+def _lora() -> Any:
     try:
-        from peft import LoraConfig
-        from peft.tuners.lora import LoraModel
+        return importlib.import_module("peft.tuners.lora")
     except ImportError as error:
         raise ModelError(
             "expected the package peft for --train lora, got none: pip install 'rectilinear[train]'"
         ) from error
+
+
+def _with_adapters(model: PreTrainedModel, picked: Chosen) -> Callable[[bool], None]:
+    """Put adapters into the model, in place; return what takes them out again, merged or not."""
+    lora = _lora()
     wanted = set(picked.modules)
     names = [name for name, module in model.named_modules() if module in wanted]
-    config = LoraConfig(
+    config = lora.LoraConfig(
         r=picked.rank,
         lora_alpha=2 * picked.rank,
         target_modules=names,
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in wanted),
     )
     # Not get_peft_model: with its wrapper around it the model would no longer be of its own class.
-    tuner = LoraModel(model, config, ADAPTER)
+    tuner = lora.LoraModel(model, config, ADAPTER)
 
     def take_out(merged: bool) -> None:
         with torch.no_grad():
