@@ -44,11 +44,11 @@ ROWS = {
 SLOW = {"kl", "loss"}
 
 
-def paths(bench: Bench, most: int, kept: Path | None) -> dict[str, dict[int, tuple[int, ...]]]:
-    """Return every selector's choice for each number of layers up to `most`."""
+def paths(bench: Bench, rows: list[str], most: int, kept: Path | None) -> dict[str, dict[int, tuple[int, ...]]]:
+    """Return the choice of every row's selector for each number of layers up to `most`."""
     known: dict[str, Any] = json.loads(kept.read_text()) if kept is not None and kept.exists() else {}
     found = {}
-    for select in dict.fromkeys(select for select, _ in ROWS.values()):
+    for select in dict.fromkeys(ROWS[row][0] for row in rows):
         if select not in known:
             start = time.perf_counter()
             bench.options = replace(bench.options, select=select)
@@ -92,14 +92,15 @@ def main() -> None:
     model, tokenizer = rectilinear.load("demo")
     settings = Options(tokens=options.tokens, effort=options.effort)
     bench = Bench(model, tokenizer, read_text(options.calibrate).documents(), settings)
+    rows = options.rows.split(",")
     cuts = [int(cut) for cut in options.cuts.split(",")]
     with evaluating(model):
-        chosen = paths(bench, max(cuts), options.paths)
+        chosen = paths(bench, rows, max(cuts), options.paths)
         bench.release()
         print(json.dumps({"case": "dense", **figures(model, tokenizer, options)}), flush=True)
         teacher = Teacher(bench.runner, bench.ids, batch=bench.batch, keep=True)
         for cut in cuts:
-            for name in options.rows.split(","):
+            for name in rows:
                 select, repair = ROWS[name]
                 bench.options = replace(settings, select=select, repair=repair)
                 work = bench.work(teacher, chosen[select][cut])
