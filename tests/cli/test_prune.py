@@ -56,6 +56,13 @@ def test_a_sweep_writes_its_page(folder, text, tmp_path):
     assert "<svg" in (out / "sweep.html").read_text()
 
 
+def test_a_dry_sweep_says_what_it_would_do(folder, text, tmp_path):
+    wishes = ("--select", "linearity,bi", "--repair", "none", "--text", text, "--window", "16", "--dry-run")
+    done = run(folder, "--sweep", "0:2", *wishes, "--out", tmp_path / "sweep")
+    assert "0 to 2 layers changed, linearity and bi, each with none" in done.output
+    assert not (tmp_path / "sweep").exists()
+
+
 def test_a_budget(folder, text, tmp_path):
     wishes = ("--text", text, "--window", "16", "--effort", "one-shot", "--out", tmp_path / "cut")
     done = run(folder, "--max-perplexity-increase", "900%", *wishes)

@@ -168,7 +168,8 @@ def prune(
 
             kinds: dict[str, Any] = {"selects": _names(select), "repairs": _names(repair)}
             if dry_run:
-                Console().print(f"{len(counts)} numbers of layers, by {kinds}", markup=False)
+                said = f"{counts[0]} to {counts[-1]} layers changed, {' and '.join(kinds['selects'])}"
+                Console(soft_wrap=True).print(f"{said}, each with {' and '.join(kinds['repairs'])}", markup=False)
                 return
             _shown(swept(dense, tokenizer, counts=counts, **kinds, **judged, **wishes), target, force, json)
             return
