@@ -109,7 +109,7 @@ def prune(
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     trust_remote_code: TrustRemoteCode = False,
-    seed: Annotated[int, typer.Option(help="Seed of the random selector.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the judging windows and of the random selector.")] = 0,
 ) -> None:
     """Cut depth: choose layers, repair what is left, and save a checkpoint that loads anywhere.
 

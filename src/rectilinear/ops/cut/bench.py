@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -107,7 +108,9 @@ class Bench:
         limit = context_limit(model)
         self.window = min(options.window, limit or options.window)
         found = joined_windows(tokenizer, texts, tokens=options.tokens, window=self.window)
-        self.ids: Tensor = torch.from_numpy(found).to(model.device)
+        # The first windows judge: those of one document would speak for that document only.
+        order = np.random.default_rng(options.seed).permutation(len(found))
+        self.ids: Tensor = torch.from_numpy(found[order]).to(model.device)
         if len(self.ids) < 2:
             raise TextError(f"expected two windows of {self.window} tokens or more, got {self.ids.numel()} tokens")
         self.batch = min(max(1, BATCH_TOKENS // self.window), max(1, len(self.ids) // 4))
