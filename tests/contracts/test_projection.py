@@ -94,7 +94,7 @@ def test_layers_without_one_projection_are_refused():
     layer.mlp = nn.ModuleList(nn.Sequential(nn.Linear(32, 48), nn.Linear(48, 32)) for _ in range(2))
     with pytest.raises(ModelError, match=r"got mlp\.0\.1, mlp\.1\.1: use a repair"):
         output_projection(layer)
-    layer.mlp = nn.Tanh()
+    layer.mlp = nn.LayerNorm(32)
     with pytest.raises(ModelError, match="got none"):
         output_projection(layer)
 
