@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +95,8 @@ class Bench:
         on_progress: OnProgress = None,
     ) -> None:
         options.check()
+        if options.select == "kl" and not EFFORTS[options.effort]:
+            options = replace(options, select="linearity")  # what it comes down to, by its name
         self.model = model
         self.options = options
         self.notes: list[str] = []
