@@ -199,6 +199,8 @@ def test_few_tokens_raise_the_ridge_and_fewer_are_refused():
     cut = prune(wide, layers=[2], tokens=1024)
     assert cut.plan.ridge > 0.1
     assert "the ridge is raised" in cut.result.warnings[0]
+    again = prune(wide, plan=cut.plan).model.state_dict()
+    assert all(torch.equal(value, again[key]) for key, value in cut.model.state_dict().items())
     with pytest.raises(TextError, match="256 tokens or more to refit 1,024"):
         prune(wide, layers=[2], tokens=256)
 

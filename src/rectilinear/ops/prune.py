@@ -134,6 +134,7 @@ def _decided(
     if plan is not None:
         _check_meant_for(plan, bench)
         bench.given(plan.remove)
+        bench.ridge = plan.ridge  # raised already, where the text was short
         return plan, []
     if layers is not None:
         return bench.plan(bench.given(layers), given=True), []
