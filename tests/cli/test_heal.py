@@ -1,12 +1,12 @@
 import json
 import re
-import sys
 
 import pytest
 from typer.testing import CliRunner
 
+import commands
 import tiny
-from rectilinear.cli.main import app, main
+from rectilinear.cli.main import app
 from rectilinear.models.load import load
 from rectilinear.ops.prune import prune
 from rectilinear.results import Plan
@@ -47,11 +47,7 @@ def run(*arguments, **options):
 
 
 def fails(arguments, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["rectilinear", "heal", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    said = capsys.readouterr().err
-    assert stop.value.code == 2 and "Traceback" not in said
+    said = commands.fails(["heal", *arguments], capsys, monkeypatch)
     assert len(said.strip().splitlines()) == 1
     return said
 
