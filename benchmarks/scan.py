@@ -26,7 +26,7 @@ import rectilinear
 from rectilinear.data.text import read_text
 from rectilinear.models.stack import decoder_stack, forward, watch
 
-WINDOW, BATCH = 512, 4
+WINDOW, BATCH = 512, 8
 
 
 def windows(tokenizer: object, text: str | None, tokens: int) -> torch.Tensor:
@@ -94,6 +94,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokens", type=int, default=16_384)
     parser.add_argument("--text")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--svd", action=argparse.BooleanOptionalAction, default=True, help="takes minutes")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -103,33 +105,28 @@ def main() -> None:
     if options.memory:
         for tokens in (16_384, 65_536):
             done = subprocess.run([sys.executable, __file__, "--peak", str(tokens)], capture_output=True, check=True)
-            print(json.dumps({"case": "peak memory", "tokens": tokens, "MiB": int(done.stdout)}))
+            tell(case="peak memory", tokens=tokens, MiB=int(done.stdout))
         return
     model, tokenizer = rectilinear.load("demo")
     ids = windows(tokenizer, options.text, options.tokens)
     bare(model, ids[:BATCH])  # the first pass pays for allocation
     forwards, scans = [], []
-    for _ in range(3):  # in turn, so that a drifting machine speeds or slows both
+    for _ in range(options.repeats):  # in turn, so that a drifting machine speeds or slows both
         forwards.append(bare(model, ids))
         scans.append(scanned(model, tokenizer, ids))
+        tell(case="one turn", forward=round(forwards[-1], 2), scan=round(scans[-1], 2))
     base = statistics.median(forwards)
-    ratios = [scan / pass_ for scan, pass_ in zip(scans, forwards, strict=True)]
-    print(json.dumps({"case": "forward without head", "tokens": ids.numel(), "seconds": round(base, 2), "ratio": 1.0}))
-    print(
-        json.dumps(
-            {
-                "case": "scan and report",
-                "seconds": round(statistics.median(scans), 2),
-                "ratio": round(statistics.median(ratios), 3),
-            }
-        )
-    )
-    seconds = two_pass(model, ids)
-    print(
-        json.dumps(
-            {"case": "two-pass SVD of both scores", "seconds": round(seconds, 2), "ratio": round(seconds / base, 3)}
-        )
-    )
+    ratio = statistics.median(scan / pass_ for scan, pass_ in zip(scans, forwards, strict=True))
+    tell(case="forward without head", tokens=ids.numel(), seconds=round(base, 2), ratio=1.0)
+    tell(case="scan and report", seconds=round(statistics.median(scans), 2), ratio=round(ratio, 3))
+    if options.svd:
+        seconds = two_pass(model, ids)
+        tell(case="two-pass SVD of both scores", seconds=round(seconds, 2), ratio=round(seconds / base, 3))
+
+
+def tell(**case: object) -> None:
+    """Print one case as a line of JSON, at once."""
+    print(json.dumps(case), flush=True)
 
 
 if __name__ == "__main__":

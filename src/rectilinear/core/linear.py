@@ -53,7 +53,7 @@ def ratio(error: float, total: float) -> float | None:
 def residual(moments: Moments) -> float:
     """Return the squared error that the best affine map of x leaves in z, summed over rows and columns."""
     root, keep = _whitener(moments)
-    explained = root.solve(moments.sxz[keep]).square().sum()
+    explained = root.solve(_rows(moments.sxz, keep)).square().sum()
     return min(max(float(moments.szz - explained), 0.0), float(moments.szz))
 
 
@@ -64,17 +64,20 @@ def fit(moments: Moments, *, ridge: float = 0.0, rank: int | None = None) -> Aff
     (reduced-rank regression: the fitted values are projected on their leading directions). Directions in which x does
     not vary get weight zero, so fewer rows than columns give the minimum-norm map in units of each column's spread.
     """
-    sxx, sxz = moments.sxx, moments.sxz
+    sxz = moments.sxz
     weight = torch.zeros_like(sxz)
     if ridge > 0:
-        penalty = ridge * sxx.diagonal().mean().clamp(min=torch.finfo(torch.float64).tiny)
-        loaded = sxx + penalty * torch.eye(len(sxx), dtype=sxx.dtype, device=sxx.device)
+        loaded = moments.sxx_lower
+        loaded.diagonal().add_(ridge * loaded.diagonal().mean().clamp(min=torch.finfo(torch.float64).tiny))
         weight = torch.cholesky_solve(sxz, torch.linalg.cholesky(loaded))
     else:
         root, keep = _whitener(moments)
-        weight[keep] = root.solve_transposed(root.solve(sxz[keep]))
+        solved = root.solve_transposed(root.solve(_rows(sxz, keep)))
+        weight = solved if keep is None else weight.index_put((keep,), solved)
     if rank is not None and rank < min(weight.shape):
-        leading = torch.linalg.eigh(weight.T @ sxx @ weight).eigenvectors[:, -rank:] if rank > 0 else weight[0, :0]
+        leading = (
+            torch.linalg.eigh(weight.T @ moments.sxx @ weight).eigenvectors[:, -rank:] if rank > 0 else weight[0, :0]
+        )
         weight = weight @ leading @ leading.T if rank > 0 else torch.zeros_like(weight)
     return AffineMap(weight, moments.mean_z - moments.mean_x @ weight)
 
@@ -96,41 +99,44 @@ class _Whitener:
 
     triangle: Tensor | None
     basis: Tensor | None
-    scale: Tensor
 
     def solve(self, b: Tensor) -> Tensor:
-        scaled = b / self.scale[:, None]
         if self.triangle is not None:
-            return torch.linalg.solve_triangular(self.triangle, scaled, upper=False)
+            return torch.linalg.solve_triangular(self.triangle, b, upper=False)
         assert self.basis is not None
-        return self.basis.T @ scaled
+        return self.basis.T @ b
 
     def solve_transposed(self, b: Tensor) -> Tensor:
         if self.triangle is not None:
-            return torch.linalg.solve_triangular(self.triangle.T, b, upper=True) / self.scale[:, None]
+            return torch.linalg.solve_triangular(self.triangle.T, b, upper=True)
         assert self.basis is not None
-        return (self.basis @ b) / self.scale[:, None]
+        return self.basis @ b
 
 
-def _whitener(moments: Moments) -> tuple[_Whitener, Tensor]:
-    """Return the whitener and the columns [p] of x that vary.
+def _rows(matrix: Tensor, keep: Tensor | None) -> Tensor:
+    return matrix if keep is None else matrix[keep]
+
+
+def _whitener(moments: Moments) -> tuple[_Whitener, Tensor | None]:
+    """Return the whitener and the columns [p] of x that vary, None where all do.
 
     Columns are put on one scale first: the verdict "no variance left" must not depend on the units of a column.
     Cholesky is five times cheaper than eigenvalues and as good while no pivot comes near the round-off of the products.
     """
-    sxx = moments.sxx
+    sxx = moments.sxx_lower
     variance = sxx.diagonal()
     # A constant column leaves only the round-off of its own square about the shift.
-    keep = variance > 16 * moments.eps * moments.xx.diagonal()
-    scale = variance[keep].sqrt()
-    varying = sxx if bool(keep.all()) else sxx[keep][:, keep]
-    correlation = varying / scale[:, None] / scale
+    varies = variance > 16 * moments.eps * moments.xx.diagonal()
+    keep = None if bool(varies.all()) else varies
+    scale = _rows(variance, keep).sqrt()
+    correlation = sxx if keep is None else sxx[keep][:, keep]
+    correlation = correlation / scale[:, None] / scale
     triangle, failed = torch.linalg.cholesky_ex(correlation)
     if not failed and (len(scale) == 0 or float(triangle.diagonal().square().min()) > 16 * moments.eps):
-        return _Whitener(triangle, None, scale), keep
+        return _Whitener(scale[:, None] * triangle, None), keep
     values, vectors = torch.linalg.eigh(correlation)
     # Relative cut-off: what lies below is the round-off of the products, and is never divided by.
     real = values > 4 * max(moments.eps, len(scale) * torch.finfo(torch.float64).eps) * values[-1]
     rank = min(int(real.sum()), moments.n - 1)
     chosen = slice(len(values) - rank, None)
-    return _Whitener(None, vectors[:, chosen] / values[chosen].sqrt(), scale), keep
+    return _Whitener(None, vectors[:, chosen] / values[chosen].sqrt() / scale[:, None]), keep

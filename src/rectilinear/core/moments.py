@@ -18,6 +18,7 @@ from rectilinear.errors import ResultError
 
 EPS32 = 2.0**-24
 EPS64 = 2.0**-53
+STRIPS = 6  # of a symmetric product
 
 
 @dataclass
@@ -30,7 +31,8 @@ class Moments:
     variance. On rows of like norms the float32 form leaves an error below 3e-7 in a score.
 
     Attributes: n, number of rows; shift_x [p], shift_z [q]; sum_x [p], sum_z [q], of shifted rows;
-    xx [p, p], xz [p, q], shifted products; zz [], squared norm of the shifted z. All float64.
+    xx [p, p], xz [p, q], shifted products, of xx only the lower triangle counts; zz [], squared norm of the shifted z.
+    All float64.
     """
 
     n: int
@@ -73,7 +75,7 @@ class Moments:
             a[leave_out] = 0
             b[leave_out] = 0
         with full_precision():
-            self.xx += a.T @ a
+            _add_square(self.xx, a)
             self.xz += a.T @ b
         # Like the products: pairwise in the rows' own precision over one update, float64 beyond it.
         self.sum_x += a.sum(0)
@@ -96,14 +98,15 @@ class Moments:
         mean_x, mean_z = self.mean_x + weight * gap_x, self.mean_z + weight * gap_z
         shift_x, shift_z = _representable(mean_x, torch.float32), _representable(mean_z, torch.float32)
         dx, dz = mean_x - shift_x, mean_z - shift_z
+        xx, xz = self.sxx_lower.add_(other.sxx_lower), self.sxz.add_(other.sxz)
         return Moments(
             n,
             shift_x,
             shift_z,
             n * dx,
             n * dz,
-            self.sxx + other.sxx + cross * torch.outer(gap_x, gap_x) + n * torch.outer(dx, dx),
-            self.sxz + other.sxz + cross * torch.outer(gap_x, gap_z) + n * torch.outer(dx, dz),
+            xx.addr_(gap_x, gap_x, alpha=cross).addr_(dx, dx, alpha=n),
+            xz.addr_(gap_x, gap_z, alpha=cross).addr_(dx, dz, alpha=n),
             self.szz + other.szz + cross * gap_z.square().sum() + n * dz.square().sum(),
             max(self.eps, other.eps),
         )
@@ -125,12 +128,18 @@ class Moments:
     @property
     def sxx(self) -> Tensor:
         """Scatter of x about its mean, [p, p]."""
-        return self.xx - torch.outer(self.sum_x, self.sum_x) / max(self.n, 1)
+        lower = self.sxx_lower.tril_()
+        return lower + lower.tril(-1).T
+
+    @property
+    def sxx_lower(self) -> Tensor:
+        """`sxx` right in its lower triangle only, for solvers that read no more."""
+        return torch.addr(self.xx, self.sum_x, self.sum_x, alpha=-1 / max(self.n, 1))
 
     @property
     def sxz(self) -> Tensor:
         """Cross scatter of x and z about their means, [p, q]."""
-        return self.xz - torch.outer(self.sum_x, self.sum_z) / max(self.n, 1)
+        return torch.addr(self.xz, self.sum_x, self.sum_z, alpha=-1 / max(self.n, 1))
 
     @property
     def szz(self) -> Tensor:
@@ -199,6 +208,15 @@ def full_precision() -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def _add_square(total: Tensor, rows: Tensor) -> None:
+    """Add the lower triangle of rows^T rows to `total` [p, p]: in strips, three fifths of the work of the whole."""
+    p = rows.shape[1]
+    width = max(-(-p // STRIPS), 1)
+    for start in range(0, p, width):
+        stop = min(start + width, p)
+        total[start:stop, :stop] += rows[:, start:stop].T @ rows[:, :stop]
 
 
 def _representable(values: Tensor, dtype: torch.dtype) -> Tensor:

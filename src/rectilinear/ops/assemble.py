@@ -61,7 +61,7 @@ def layer_results(
 def _eigenvalues(outputs: Moments) -> torch.Tensor:
     """Return the covariance eigenvalues [d] of rows x, largest first, to 1e-6 of the largest."""
     # float32 is enough for shares of the trace, and half the time of float64.
-    covariance = (outputs.sxx / max(outputs.n, 1)).float()
+    covariance = (outputs.sxx_lower / max(outputs.n, 1)).float()
     return torch.linalg.eigvalsh(covariance).double().clamp(min=0).flip(0).cpu()
 
 

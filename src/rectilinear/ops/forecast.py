@@ -45,7 +45,7 @@ def forecast(
     window: int = 512,
     holdout: float = 0.25,
     submodules: bool = False,
-    batch_tokens: int = 2048,
+    batch_tokens: int = 4096,
     layers_path: str | None = None,
 ) -> Forecast:
     """Return what `scan` with these options would take; `model` may be on the meta device (`models.load.skeleton`).

@@ -41,8 +41,8 @@ class HeldOut:
 
     def update(self, x: Tensor, z: Tensor, block: Tensor, leave_out: Tensor | None) -> Tensor:
         """Judge rows x, z [n, d] of the document blocks [n]; return the squared errors [n]."""
-        off_z = z - self.center_z
-        squares = [_row_squares(z - self.map(x)), _row_squares((x + z).sub_(self.center_y)), _row_squares(off_z)]
+        off = self.map(x).sub_(z)
+        squares = [_row_squares(off), _row_squares((x + z).sub_(self.center_y)), _row_squares(z - self.center_z)]
         for sums, values in zip((self.errors, self.totals_y, self.totals_z), squares, strict=True):
             counted = values if leave_out is None else values.masked_fill(leave_out, 0)
             sums.index_add_(0, block, counted.double())

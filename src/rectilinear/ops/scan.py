@@ -51,7 +51,7 @@ def scan(
     holdout: float = 0.25,
     submodules: bool = False,
     sink_multiple: float = 10.0,
-    batch_tokens: int = 2048,
+    batch_tokens: int = 4096,
     layers_path: str | None = None,
     seed: int = 0,
     provenance: dict[str, Any] | None = None,
