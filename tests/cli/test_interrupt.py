@@ -1,4 +1,4 @@
-"""Ctrl-C at the worst moments of a scan, in a process of its own."""
+"""Ctrl-C at the worst moments of a scan and of a cut, in a process of its own."""
 
 import subprocess
 import sys
@@ -30,11 +30,41 @@ scan.forward = interrupted
 """
 
 
-@pytest.mark.parametrize(("moment", "options"), [(WAITING, ["--tokens", "all"]), (COMPUTING, ["--tokens", "800"])])
-def test_an_interrupted_scan_leaves_one_line_and_no_folder(moment, options, folder, tmp_path):
-    arguments = ["scan", folder, "--text", "-", "--window", "16", "--batch-tokens", "64", "--out", tmp_path / "out"]
+WRITING = """
+import os, signal
+from rectilinear.ops import prune
+save = prune.save_model
+def interrupted(*arguments):
+    save(*arguments)
+    os.kill(os.getpid(), signal.SIGINT)
+prune.save_model = interrupted
+"""
+REPAIRING = """
+import os, signal
+from rectilinear.ops import prune
+repaired = prune.repaired
+def interrupted(work, *arguments, **options):
+    work.on_layer = lambda layer: os.kill(os.getpid(), signal.SIGINT)
+    return repaired(work, *arguments, **options)
+prune.repaired = interrupted
+"""
+SMALL = ["--window", "16", "--text", "-"]
+CUT = ["--layers", "1", "--tokens", "64", "--text", "demo"]
+
+
+@pytest.mark.parametrize(
+    ("moment", "command", "options"),
+    [
+        (WAITING, "scan", ["--batch-tokens", "64", "--tokens", "all"]),
+        (COMPUTING, "scan", ["--batch-tokens", "64", "--tokens", "800"]),
+        (REPAIRING, "prune", CUT),
+        (WRITING, "prune", CUT),
+    ],
+)
+def test_an_interrupted_command_leaves_one_line_and_no_folder(moment, command, options, folder, tmp_path):
+    arguments = [command, folder, *SMALL, *options, "--out", tmp_path / "out"]
     with subprocess.Popen(
-        [sys.executable, "-c", f"{moment}\nfrom rectilinear.cli.main import main; main()", *arguments, *options],
+        [sys.executable, "-c", f"{moment}\nfrom rectilinear.cli.main import main; main()", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

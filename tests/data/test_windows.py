@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 import tiny
 from rectilinear.data.tokens import encode
-from rectilinear.data.windows import apart, joined, joined_windows, window_batches
+from rectilinear.data.windows import SPREAD, apart, drawn_windows, joined, joined_windows, window_batches
 from rectilinear.errors import TextError
 
 
@@ -115,3 +115,18 @@ def test_batches_hold_every_window_once_padded_on_the_right():
             assert batch.first[row] == windows[index].first
     budget = apart(Letters(), ["abcdef", "abcdef"], tokens=9, window=4, stride=4)
     assert sum(len(w.ids) for w in budget) == 9
+
+
+def test_drawn_windows_come_from_further_than_the_tokens_asked_for_and_none_twice():
+    letters = ["".join(chr(97 + i % 26) + str(i % 10) for i in range(400))]
+    every = [text_of(row) for row in joined_windows(Letters(), letters, tokens=None, window=4)]
+    found = [text_of(row) for row in drawn_windows(Letters(), letters, tokens=16, window=4, seed=0)]
+    assert len(found) == 4
+    places = [every.index(row) for row in found]
+    assert max(places) >= 4 and max(places) < 4 * SPREAD
+    again = [text_of(row) for row in drawn_windows(Letters(), letters, tokens=16, window=4, seed=0)]
+    assert again == found
+    whole = drawn_windows(Letters(), letters, tokens=None, window=4, seed=1)
+    assert sorted(map(text_of, whole)) == sorted(every)
+    with pytest.raises(TextError, match="--tokens 3"):
+        drawn_windows(Letters(), letters, tokens=3, window=4, seed=0)

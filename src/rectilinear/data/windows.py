@@ -12,6 +12,8 @@ from rectilinear.data.pieces import Piece, batches
 from rectilinear.data.tokens import CHARACTERS, MARGIN, Tokens, encode
 from rectilinear.errors import TextError
 
+SPREAD = 8
+
 
 @dataclass(frozen=True)
 class Window:
@@ -49,6 +51,20 @@ def joined_windows(tokenizer: Any, documents: Iterable[str], *, tokens: int | No
     """
     ids = _joined(tokenizer, documents, tokens, window).ids
     return ids[: len(ids) // window * window].astype(np.int64).reshape(-1, window)
+
+
+def drawn_windows(
+    tokenizer: Any, documents: Iterable[str], *, tokens: int | None, window: int, seed: int
+) -> np.ndarray:
+    """Return full windows [n, window] int64 of `tokens` tokens in all (None: of the whole text), drawn by chance.
+
+    They are drawn from the first SPREAD times as many tokens of the joined documents, or all where there are fewer: the
+    head of a text may be one document, and speak for that only. Raises TextError for a text of less than one window.
+    """
+    read = tokens if tokens is None or tokens < window else SPREAD * tokens
+    found = joined_windows(tokenizer, documents, tokens=read, window=window)
+    order = np.random.default_rng(seed).permutation(len(found))
+    return found[order if tokens is None else order[: tokens // window]]
 
 
 def joined(

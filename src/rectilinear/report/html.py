@@ -14,8 +14,9 @@ from rectilinear.report.plots import overlay, scan_figures
 from rectilinear.report.shapes import Drawing
 from rectilinear.report.svg import svg
 from rectilinear.report.text import number, percent, plain, token, visible
-from rectilinear.results import EvalResult, ScanResult, SweepResult
+from rectilinear.results import EvalResult, PruneResult, ScanResult, SweepResult
 
+TRIED_SHOWN = 60  # sets of layers, the largest and best first
 CAPTIONS = {
     "profile": (
         "Linearity, layer by layer",
@@ -80,6 +81,22 @@ def sweep_page(result: SweepResult, figures: dict[str, Drawing]) -> str:
     words = {p.remove: in_words(p.remove) for p in points}
     return _render(
         "sweep.html.j2", result=result, facts=result.provenance, points=points, words=words, figures=_drawn(figures)
+    )
+
+
+def prune_page(result: PruneResult, repaired: str) -> str:
+    """Return what a cut removed and cost as a single HTML document; `repaired` says in words how it was made up for."""
+    best = sorted(result.tried, key=lambda tried: (-len(tried[0]), tried[1]))[:TRIED_SHOWN]
+    plan = result.plan
+    return _render(
+        "prune.html.j2",
+        result=result,
+        plan=plan,
+        facts={**plan.calibration, **result.provenance},
+        removed=in_words(plan.remove),
+        repaired=repaired,
+        tried=[(layers, verdict, in_words(layers)) for layers, verdict in best],
+        figures=[],
     )
 
 

@@ -12,10 +12,11 @@ from rich.text import Text
 
 from rectilinear.core.spans import in_words
 from rectilinear.report.folder import write_folder
+from rectilinear.report.html import prune_page
 from rectilinear.report.text import number, visible
-from rectilinear.results import PruneResult
+from rectilinear.results import Plan, PruneResult
 
-PLAN, DOCUMENT, CARD = "plan.json", "prune.json", "README.md"
+PLAN, DOCUMENT, CARD, PAGE = "plan.json", "prune.json", "README.md", "report.html"
 REPAIRED = {
     "none": "Nothing was done to make up for them.",
     "linear": "An affine map, fitted on the dense model's stream, stands in the place of each.",
@@ -28,7 +29,7 @@ REPAIRED = {
 
 
 def save_prune(result: PruneResult, out: Path, weights: Callable[[Path], None], *, force: bool = False) -> Path:
-    """Write a checkpoint by `weights`, plan.json, prune.json and README.md to the folder `out`; return it.
+    """Write a checkpoint by `weights`, plan.json, prune.json, README.md and report.html to the folder `out`; return it.
 
     Raises ResultError where it exists and `force` is False, or cannot be written; nothing half-written stays.
     """
@@ -38,6 +39,7 @@ def save_prune(result: PruneResult, out: Path, weights: Callable[[Path], None], 
         (folder / PLAN).write_text(result.plan.to_json() + "\n", encoding="utf-8")
         (folder / DOCUMENT).write_text(result.to_json() + "\n", encoding="utf-8")
         (folder / CARD).write_text(card(result), encoding="utf-8")
+        (folder / PAGE).write_text(prune_page(result, _repaired(result.plan)), encoding="utf-8")
 
     return write_folder(out, fill, force=force, marker=PLAN)
 
@@ -53,7 +55,7 @@ def card(result: PruneResult) -> str:
     )
     environment.filters |= {"number": number, "inline": _inline}
     plan = result.plan
-    values = {"removed": in_words(plan.remove), "repaired": REPAIRED.get(plan.repair, plan.repair)}
+    values = {"removed": in_words(plan.remove), "repaired": _repaired(plan)}
     return environment.get_template("card.md.j2").render(result=result, plan=plan, **values) + "\n"
 
 
@@ -79,6 +81,10 @@ def prune_table(result: PruneResult) -> RenderableType:
         Text(f"\njudged on {plan.calibration.get('judge_tokens', 0):,} tokens of {where}", "dim"),
         *(Text(f"! {visible(note)}", style="yellow") for note in result.warnings),
     )
+
+
+def _repaired(plan: Plan) -> str:
+    return REPAIRED.get(plan.repair, plan.repair)
 
 
 def _inline(value: object) -> str:

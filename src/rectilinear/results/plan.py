@@ -20,7 +20,8 @@ class Plan:
     remove: layers of the model before the cut, 0-based. layers: how many it has. select, repair: names as registered;
     select is "given" where the layers were. refit_after: the kept layers above the first cut are refitted as well.
     ridge: towards the old weights, a multiple of the features' mean square. fingerprint: of the model before the cut.
-    calibration: text, tokens, window, and judge_tokens of them that no repair was fitted on.
+    calibration: text, tokens, window, kept_tokens of them that no repair was fitted on, and the judge's own
+    judge_tokens, the same unless it read another text (judge_apart).
     """
 
     remove: tuple[int, ...]
@@ -109,7 +110,7 @@ class PruneResult:
         return json.dumps(clean(self.to_dict()), indent=1, allow_nan=False)
 
     def save(self, out: str | Path, weights: Callable[[Path], None], *, force: bool = False) -> Path:
-        """Write the checkpoint by `weights`, and beside it the plan, this document and a model card, whole or not.
+        """Write the checkpoint by `weights`, and beside it plan, document, model card and page, whole or not.
 
         Raises ResultError where the folder exists and `force` is False, or where it cannot be written.
         """

@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rectilinear.core.spans import in_words
-from rectilinear.data.windows import joined_windows
+from rectilinear.data.windows import drawn_windows, joined_windows
 from rectilinear.errors import ModelError, TextError, nearest
 from rectilinear.models.load import fingerprint, model_id
 from rectilinear.models.projection import output_projection
@@ -109,10 +108,8 @@ class Bench:
             raise ModelError(f"expected layers from 0 to {len(self.stack) - 1} to protect, got {wrong[0]}")
         limit = context_limit(model)
         self.window = min(options.window, limit or options.window)
-        found = joined_windows(tokenizer, texts, tokens=options.tokens, window=self.window)
-        # The first windows judge: those of one document would speak for that document only.
-        order = np.random.default_rng(options.seed).permutation(len(found))
-        self.ids: Tensor = torch.from_numpy(found[order]).to(model.device)
+        found = drawn_windows(tokenizer, texts, tokens=options.tokens, window=self.window, seed=options.seed)
+        self.ids: Tensor = torch.from_numpy(found).to(model.device)
         if len(self.ids) < 2:
             raise TextError(f"expected two windows of {self.window} tokens or more, got {self.ids.numel()} tokens")
         self.batch = min(max(1, BATCH_TOKENS // self.window), max(1, len(self.ids) // 4))
@@ -259,6 +256,7 @@ class Bench:
             fingerprint=self.fingerprint,
             calibration={
                 "tokens": self.ids.numel(),
+                "kept_tokens": self.judging * self.window,
                 "judge_tokens": self.judge.ids.numel(),
                 "judge_apart": self.judges_apart,
                 "window": self.window,
@@ -314,7 +312,7 @@ def options_of(plan: Plan, **others: Any) -> Options:
         tokens=plan.calibration.get("tokens"),
         window=plan.calibration.get("window", 512),
         seed=plan.calibration.get("seed", 0),
-        judge_tokens=plan.calibration.get("judge_tokens", JUDGE_TOKENS),
+        judge_tokens=plan.calibration.get("kept_tokens", JUDGE_TOKENS),
         **others,
     )
 
