@@ -52,3 +52,19 @@ def test_weightless_rows_do_not_count():
     half, _ = gathered([(a[:150], r[:150], w[:150])], False).solve(0.1)
     all_, _ = gathered([(a, r, w)], False).solve(0.1)
     torch.testing.assert_close(all_, half, atol=1e-5, rtol=1e-5)
+
+
+def test_of_all_maps_of_a_rank_none_has_a_smaller_error():
+    a, r, w = rows()
+    sums = gathered([(a, r, w)], True)
+
+    def error(weight, bias):
+        return float((w.double()[:, None] * (r.double() - a.double() @ weight - bias).square()).sum())
+
+    full, low = sums.solve(1e-9), sums.solve(1e-9, rank=2)
+    assert torch.linalg.matrix_rank(low[0]) == 2
+    u, s, v = torch.linalg.svd(full[0], full_matrices=False)
+    cut = (u[:, :2] * s[:2]) @ v[:2]  # the best of rank 2 for the weights is not the best for the fitted values
+    bias = (w.double()[:, None] * (r.double() - a.double() @ cut)).sum(0) / w.double().sum()
+    assert error(*full) < error(*low) < error(cut, bias)
+    torch.testing.assert_close(sums.solve(1e-9, rank=4)[0], full[0], atol=1e-8, rtol=1e-6)

@@ -216,3 +216,24 @@ def test_other_documents_are_no_plans(document, tmp_path):
     path.write_text(json.dumps(document))
     with pytest.raises(ResultError, match="plan"):
         Plan.load(path)
+
+
+@pytest.mark.parametrize("repair", ["linear", "patch"])
+def test_maps_of_a_low_rank_are_kept_as_two_factors(model, repair, tmp_path):
+    full = prune(model, layers=[2, 3], repair=repair)
+    low = prune(model, layers=[2, 3], repair=repair, rank=2)
+    assert low.plan.rank == 2
+    assert set(low.model.config.linear_blocks["ranks"].values()) == {2}
+    assert low.result.parameters < full.result.parameters
+    ids = bench(model).judge.ids
+    with torch.no_grad():
+        dense, small = (m(input_ids=ids).logits.double().log_softmax(-1) for m in (model, low.model))
+    assert low.result.cut.kl == pytest.approx(float((dense.exp() * (dense - small)).sum(-1).mean()), rel=1e-3)
+    again = prune(model, plan=Plan.load(low.save(tmp_path / "low")))
+    assert all(torch.equal(v, again.model.state_dict()[k]) for k, v in low.model.state_dict().items())
+
+
+@pytest.mark.parametrize(("rank", "repair"), [(0, "linear"), (2, "refit")])
+def test_a_rank_is_for_maps(model, rank, repair):
+    with pytest.raises(ModelError, match="rank"):
+        prune(model, layers=[2], repair=repair, rank=rank)

@@ -80,6 +80,9 @@ def prune(
         ),
     ] = None,
     ridge: Annotated[float, typer.Option(help="Ridge of the refit, towards the old weights.")] = 0.1,
+    rank: Annotated[
+        int | None, typer.Option(help="Rank of the maps of linear and patch.", show_default="full", min=1)
+    ] = None,
     text: Annotated[
         str,
         typer.Option(help="Calibration: a text, jsonl or parquet file (plain or .gz), a Hub dataset, '-', or 'demo'."),
@@ -149,6 +152,7 @@ def prune(
             "tokens": None if budget == "all" else budget,
             "refit_after": refit_after,
             "ridge": ridge,
+            "rank": rank,
             "effort": effort,
             "protect": parse_layers(protect or "", count),
             "seed": seed,

@@ -33,10 +33,11 @@ class Ridge:
             self.ar += rows.T @ (r.float() * root)
         self.n += len(a)
 
-    def solve(self, ridge: float) -> tuple[Tensor, Tensor | None]:
+    def solve(self, ridge: float, rank: int | None = None) -> tuple[Tensor, Tensor | None]:
         """Return the change of weights [f, d] and of the bias [d] (None without intercept), float64.
 
-        ridge: penalty as a multiple of the mean of the features' weighted squares.
+        ridge: penalty as a multiple of the mean of the features' weighted squares. rank: of the weights at most; the
+        fitted values are projected on their leading directions (reduced-rank regression). It takes an intercept.
         """
         features = len(self.aa) - self.intercept
         diagonal = self.aa.diagonal()[:features]
@@ -47,4 +48,13 @@ class Ridge:
             penalty[-1] = torch.finfo(torch.float64).eps * float(self.aa[-1, -1])
         loaded = self.aa + penalty.diag()
         change = torch.cholesky_solve(self.ar, torch.linalg.cholesky(loaded))
+        if rank is not None:
+            return self._reduced(change[:features], rank)
         return change[:features], change[features] if self.intercept else None
+
+    def _reduced(self, weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+        total, sums = self.aa[-1, -1], self.aa[-1, :-1]
+        spread = torch.addr(self.aa[:-1, :-1], sums, sums, alpha=-1 / float(total))
+        leading = torch.linalg.eigh(weight.T @ spread @ weight).eigenvectors[:, -rank:]
+        weight = weight @ leading @ leading.T
+        return weight, (self.ar[-1] - sums @ weight) / total

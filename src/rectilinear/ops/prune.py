@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rectilinear.errors import ModelError, ResultError
 from rectilinear.models.save import save_model
-from rectilinear.models.surgery import cut_
+from rectilinear.models.surgery import cut_, linear_block
 from rectilinear.ops.cut.bench import Bench, OnProgress, Options, evaluating, judged, options_of, parameters
 from rectilinear.ops.cut.registry import REPAIRS
 from rectilinear.ops.cut.repairs import repaired
@@ -77,7 +77,7 @@ def prune_(
     reverse, random, or kl, which judges sets by their divergence from the dense model after repair; effort (one-shot,
     balanced, thorough) is how many it tries. repair: none, linear, patch, scalar, fold, fold-cosine or refit.
     refit_after: refit the kept layers above the first cut too; None: where there are tokens enough. ridge: towards the
-    old weights. protect: layers that stay.
+    old weights. rank: of the maps that linear and patch put in, None for full. protect: layers that stay.
 
     Raises ModelError for layers that cannot go and repairs that the family does not take, TextError for too little
     text, ResultError for a plan of another model.
@@ -156,7 +156,8 @@ def _carried_out(bench: Bench, plan: Plan) -> PruneResult:
     losses = judged(bench, work, student, bench.dense(teacher))
     passes = bench.runner.passed / (len(bench.stack) * bench.ids.numel())
     before = parameters(bench.model)
-    cut_(bench.model, bench.stack, [i for i in plan.remove if i not in work.blocks], work.blocks)
+    blocks = {layer: linear_block(fitted, plan.rank) for layer, fitted in work.blocks.items()}
+    cut_(bench.model, bench.stack, [i for i in plan.remove if i not in blocks], blocks)
     notes = tuple(bench.notes)
     return PruneResult(plan, *losses, before, parameters(bench.model), round(passes, 3), warnings=notes)
 

@@ -19,9 +19,9 @@ class Plan:
 
     remove: layers of the model before the cut, 0-based. layers: how many it has. select, repair: names as registered;
     select is "given" where the layers were. refit_after: the kept layers above the first cut are refitted as well.
-    ridge: towards the old weights, a multiple of the features' mean square. fingerprint: of the model before the cut.
-    calibration: text, tokens, window, kept_tokens of them that no repair was fitted on, and the judge's own
-    judge_tokens, the same unless it read another text (judge_apart).
+    ridge: towards the old weights, a multiple of the features' mean square. rank: of affine maps, None for full.
+    fingerprint: of the model before the cut. calibration: text, tokens, window, kept_tokens of them that no repair was
+    fitted on, and the judge's own judge_tokens, the same unless it read another text (judge_apart).
     """
 
     remove: tuple[int, ...]
@@ -33,6 +33,7 @@ class Plan:
     model: str
     fingerprint: str
     calibration: dict[str, Any]
+    rank: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of plan.json."""
@@ -56,8 +57,9 @@ class Plan:
             raise ResultError(f"the plan is damaged: {error}; make it again") from error
         kinds = {"remove": tuple, "layers": int, "select": str, "repair": str, "refit_after": bool, "calibration": dict}
         wrong = [k for k, kind in kinds.items() if not isinstance(getattr(plan, k), kind)]
-        if wrong or not all(isinstance(i, int) for i in plan.remove) or not isinstance(plan.ridge, int | float):
-            raise ResultError(f"the plan is damaged: {', '.join(wrong) or 'remove or ridge'}; make it again")
+        numbers = isinstance(plan.ridge, int | float) and isinstance(plan.rank, int | None)
+        if wrong or not all(isinstance(i, int) for i in plan.remove) or not numbers:
+            raise ResultError(f"the plan is damaged: {', '.join(wrong) or 'remove, ridge or rank'}; make it again")
         return plan
 
     @classmethod

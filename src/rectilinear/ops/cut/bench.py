@@ -36,6 +36,7 @@ SEARCH_TOKENS = 12_288  # that a selector looks at, the judge's among them
 LEAST_PER_FEATURE = 0.25  # tokens; with fewer a refit would be noise
 ENOUGH_PER_FEATURE = 2.0  # below, the ridge is raised
 AFTER_PER_FEATURE = 16.0  # from here on, refitting the layers above the cut pays too
+MAPS = ("linear", "patch")  # repairs that put affine maps in
 EFFORTS = {"one-shot": 0, "balanced": 4, "thorough": 8}  # sets tried at each step of a search
 
 
@@ -59,6 +60,7 @@ class Options:
     repair: str = "refit"
     refit_after: bool | None = None
     ridge: float = RIDGE
+    rank: int | None = None
     tokens: int | None = TOKENS
     judge_tokens: int | None = JUDGE_TOKENS
     window: int = 512
@@ -78,6 +80,11 @@ class Options:
                 raise ModelError(f"expected {what} of {', '.join(known)}, got {value!r}.{nearest(value, known)}")
         if not (math.isfinite(self.ridge) and self.ridge > 0):
             raise ModelError(f"expected a ridge above 0, got {self.ridge}: 0.1 is the default")
+        if self.rank is not None and (self.rank < 1 or self.repair not in MAPS):
+            said = f"a rank of {self.rank}" if self.rank < 1 else f"one with the repair {self.repair}"
+            raise ModelError(
+                f"expected a rank of 1 or more, with a repair that puts maps in ({' or '.join(MAPS)}), got {said}"
+            )
 
 
 class Bench:
@@ -185,6 +192,7 @@ class Bench:
             frozenset(removed),
             ridge=self.ridge,
             fit_from=self.judging // self.batch,
+            rank=self.options.rank,
             on_layer=on_layer,
         )
 
@@ -252,6 +260,7 @@ class Bench:
             repair=self.options.repair,
             refit_after=self.refit_after,
             ridge=self.ridge,
+            rank=self.options.rank,
             model=model_id(self.model),
             fingerprint=self.fingerprint,
             calibration={
@@ -309,6 +318,7 @@ def options_of(plan: Plan, **others: Any) -> Options:
         repair=plan.repair,
         refit_after=plan.refit_after,
         ridge=plan.ridge,
+        rank=plan.rank,
         tokens=plan.calibration.get("tokens"),
         window=plan.calibration.get("window", 512),
         seed=plan.calibration.get("seed", 0),

@@ -33,7 +33,7 @@ class Work:
     """A model being cut: which layers it does without, what stands in their place, and how to undo it all.
 
     fit_from: window batches before it are only carried along: a judge may look at them. scale: the cut model's stream
-    times this has the size of the dense one (1 but after `scalar`).
+    times this has the size of the dense one (1 but after `scalar`). rank: of the affine maps at most.
     """
 
     runner: Runner
@@ -41,6 +41,7 @@ class Work:
     removed: frozenset[int]
     ridge: float = RIDGE
     fit_from: int = 0
+    rank: int | None = None
     blocks: dict[int, AffineMap] = field(default_factory=dict)
     scale: float = 1.0
     on_layer: Callable[[int], None] | None = None
@@ -195,14 +196,14 @@ def linear(work: Work, site: Site, student: Chunks) -> Chunks:
         moments = Moments.empty(d, d, x[0].device)
         for a, b in work.fitting(x, y):
             moments.update(rows(a), rows(b).float() - rows(a).float())
-        below = work.place(index, fit(moments), below)
+        below = work.place(index, fit(moments, rank=work.rank), below)
     return below
 
 
 def patch(work: Work, site: Site, student: Chunks) -> Chunks:
     """Put one affine map in the place of the whole span, fitted on the cut model's stream, tokens weighted as in refit.
 
-    A full-rank form of LinearPatch and Ghosted Layers, whose patches are one matrix a span as well.
+    After LinearPatch and Ghosted Layers, whose patches are one matrix a span as well.
     """
     below = work.below(site, student)
     target = work.teacher.at(site.span.stop)
@@ -211,7 +212,7 @@ def patch(work: Work, site: Site, student: Chunks) -> Chunks:
     for x, t in work.fitting(below, target):
         goal = rows(t).float()
         sums.update(rows(x), goal - rows(x).float(), token_weights(goal))
-    weight, bias = sums.solve(PATCH_RIDGE)
+    weight, bias = sums.solve(PATCH_RIDGE, work.rank)
     assert bias is not None
     return work.place(site.span.start, AffineMap(weight, bias), below)
 
