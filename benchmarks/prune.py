@@ -1,7 +1,7 @@
 """Our default against the published ways to cut depth, on the demo model: one JSON line a case, all in one run.
 
     python benchmarks/prune.py --calibrate wikitext2_valid.txt.gz --judge wiki.test.raw --stories stories.txt
-        --lambada lambada.jsonl [--cuts 3,6,9] [--tokens 20480] [--paths paths.json]
+        --lambada lambada.jsonl [--cuts 3,6,9] [--tokens 32768] [--paths paths.json]
 
 Every row is fitted on the same windows and judged by `rectilinear.evaluate` as a model of its own. `--paths` keeps what
 the slow selectors chose, so that a second run with the same text need not search again.
@@ -84,8 +84,8 @@ def main() -> None:
     parser.add_argument("--lambada", required=True)
     parser.add_argument("--passages", type=int, default=60)
     parser.add_argument("--cuts", default="3,6,9")
-    parser.add_argument("--tokens", type=int, default=20_480)
-    parser.add_argument("--effort", default="thorough")
+    parser.add_argument("--tokens", type=int, default=32_768)
+    parser.add_argument("--effort", default="balanced")
     parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--paths", type=Path)
     options = parser.parse_args()

@@ -23,6 +23,7 @@ from rectilinear.models.scaling import scaled_parameters
 from rectilinear.ops.cut.streams import Chunks, Teacher, rows, token_weights
 
 RIDGE = 0.1  # towards the old weights, as a multiple of the features' mean square
+AFTER = 10.0  # times the ridge for layers above the cut: they have less to make up for, and fit the text sooner
 PATCH_RIDGE = 1e-3
 FOLD_RIDGE = 1e-6  # ReplaceMe solves plain least squares; this only keeps the matrix positive definite
 COSINE_RATE, COSINE_EPOCHS, COSINE_BATCH = 1e-4, 10, 1024  # ReplaceMe's
@@ -155,7 +156,7 @@ def repaired(work: Work, repair: Repair, *, after: bool = False) -> Chunks:
         if layer + 1 in spans:
             student = repair(work, Site(layer, spans[layer + 1]), student)
         elif after:
-            student = refit(work, Site(layer, Span(layer + 1, layer + 1)), student)
+            student = _refitted(work, Site(layer, Span(layer + 1, layer + 1)), student, work.ridge * AFTER)
         else:
             student = work.run(layer, student)
     return student
@@ -172,6 +173,10 @@ def refit(work: Work, site: Site, student: Chunks) -> Chunks:
     Features are the projection's own inputs in the cut model, targets what its stream lacks to the dense model's,
     tokens weighted by 1 / ||target||^2. Where no layer precedes the span, `scalar` is all that can be done.
     """
+    return _refitted(work, site, student, work.ridge)
+
+
+def _refitted(work: Work, site: Site, student: Chunks, ridge: float) -> Chunks:
     if site.layer is None:
         return scalar(work, site, student)
     target = work.teacher.at(site.span.stop)
@@ -183,7 +188,7 @@ def refit(work: Work, site: Site, student: Chunks) -> Chunks:
         y, a, out = inside(x)
         divisor, gain = inside.reach(out)
         sums.update(a / divisor, (goal - y) / gain, token_weights(goal))
-    work.change_(projection, *sums.solve(work.ridge))
+    work.change_(projection, *sums.solve(ridge))
     return work.run(site.layer, student)
 
 
