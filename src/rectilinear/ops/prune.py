@@ -83,6 +83,7 @@ def prune_(
     text, ResultError for a plan of another model.
     """
     started = time.perf_counter()
+    _check_one(remove, layers, plan, max_perplexity_increase)
     bench = _bench(model, tokenizer, texts, judge_texts, plan, options, on_progress)
     with evaluating(model):
         made, tried = _decided(bench, remove, layers, plan, max_perplexity_increase)
@@ -103,9 +104,15 @@ def plan_for(
     **options: Any,
 ) -> Plan:
     """Return the plan that `prune_` would make and carry out; the model stays as it is."""
+    _check_one(remove, layers, max_perplexity_increase)
     bench = _bench(model, tokenizer, texts, None, None, options, on_progress)
     with evaluating(model):
         return _decided(bench, remove, layers, None, max_perplexity_increase)[0]
+
+
+def _check_one(*wishes: Any) -> None:
+    if sum(wish is not None for wish in wishes) != 1:
+        raise ModelError("expected one of remove, layers, plan and max_perplexity_increase: what is to go")
 
 
 def _bench(
@@ -129,8 +136,6 @@ def _decided(
     limit: float | None,
 ) -> tuple[Plan, list[tuple[tuple[int, ...], float]]]:
     """Return the plan to carry out, and the sets that a selector tried for it."""
-    if sum(given is not None for given in (remove, layers, plan, limit)) != 1:
-        raise ModelError("expected one of remove, layers, plan and max_perplexity_increase: what is to go")
     if plan is not None:
         _check_meant_for(plan, bench)
         bench.given(plan.remove)

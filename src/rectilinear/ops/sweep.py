@@ -43,9 +43,8 @@ def sweep(
     if not wanted:
         raise ModelError("expected a range of layers to remove, as 0:12, got none")
     base = Options(**options)
-    kinds = [replace(base, select=s, repair=r) for s in dict.fromkeys(selects) for r in dict.fromkeys(repairs)]
-    for kind in kinds:
-        kind.check()
+    wishes = [replace(base, select=s, repair=r) for s in dict.fromkeys(selects) for r in dict.fromkeys(repairs)]
+    kinds = list(dict.fromkeys(wish.checked() for wish in wishes))
     bench = Bench(model, tokenizer, texts, kinds[0], judge_texts=judge_texts, on_progress=on_progress)
     with evaluating(model):
         teacher = bench.search_teacher

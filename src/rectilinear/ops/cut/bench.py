@@ -69,8 +69,11 @@ class Options:
     seed: int = 0
     layers_path: str | None = None
 
-    def check(self) -> None:
-        """Raise ModelError for a name that is not known, or a ridge that is no penalty."""
+    def checked(self) -> Options:
+        """Return the options, a search that tries nothing under the name of what it comes down to.
+
+        Raises ModelError for a name that is not known, or a ridge or rank that is none.
+        """
         for value, known, what in (
             (self.select, SELECTORS, "a selector"),
             (self.repair, REPAIRS, "a repair"),
@@ -85,6 +88,7 @@ class Options:
             raise ModelError(
                 f"expected a rank of 1 or more, with a repair that puts maps in ({' or '.join(MAPS)}), got {said}"
             )
+        return replace(self, select="linearity") if self.select == "kl" and not EFFORTS[self.effort] else self
 
 
 class Bench:
@@ -100,9 +104,7 @@ class Bench:
         judge_texts: Iterable[str] | None = None,
         on_progress: OnProgress = None,
     ) -> None:
-        options.check()
-        if options.select == "kl" and not EFFORTS[options.effort]:
-            options = replace(options, select="linearity")  # what it comes down to, by its name
+        options = options.checked()
         self.model = model
         self.options = options
         self.notes: list[str] = []
