@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rectilinear.ops.prune import Cut, prune
     from rectilinear.ops.scan import scan
     from rectilinear.ops.sweep import sweep
+    from rectilinear.ops.texts import scan_texts
     from rectilinear.report.folder import load as load_result
     from rectilinear.results import EvalResult, Plan, ScanResult
 
@@ -39,6 +40,7 @@ _HOME = {
     "perplexity": "ops.evaluate",
     "prune": "ops.prune",
     "scan": "ops.scan",
+    "scan_texts": "ops.texts",
     "scores": "core.linear",
     "sweep": "ops.sweep",
 }
@@ -63,6 +65,7 @@ __all__ = [  # noqa: RUF022  by kind
     "perplexity",
     "prune",
     "scan",
+    "scan_texts",
     "scores",
     "sweep",
 ]

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from rectilinear.cli.options import BatchTokens, Device, Dtype, Force, Json, TrustRemoteCode, slug, token_budget
 from rectilinear.cli.progress import progress_bar
+from rectilinear.errors import TextError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from rectilinear.results import ScanResult, TextsResult
 
 EPILOG = """Examples:
 
@@ -21,6 +29,8 @@ rectilinear scan HuggingFaceTB/SmolLM2-135M --text notes.txt --tokens 100000
 
 rectilinear scan ./my-model --text corpus.jsonl.gz --window 2048 --dtype bfloat16 --out my-scan
 
+rectilinear scan demo --text prose=articles.txt --text code=src.txt
+
 zcat articles.txt.gz | rectilinear scan model.gguf --text - --json | jq .summary"""
 
 
@@ -29,9 +39,13 @@ def scan(
         str, typer.Argument(help="A Hub id, a local folder, a .gguf file, or 'demo' (SmolLM2-135M, no Hub needed).")
     ],
     text: Annotated[
-        str,
-        typer.Option(help="A text, jsonl or parquet file (plain or .gz), a Hub dataset, '-' for stdin, or 'demo'."),
-    ] = "demo",
+        list[str] | None,
+        typer.Option(
+            help="A text, jsonl or parquet file (plain or .gz), a Hub dataset, '-' for stdin, or 'demo'. Several, each "
+            "as NAME=SOURCE, are scanned in turn, and the maps of each judged on the others.",
+            show_default="demo",
+        ),
+    ] = None,
     tokens: Annotated[
         str | None,
         typer.Option(help="Tokens to read, or 'all'.", show_default="32 x the stream's width, at least 16384"),
@@ -46,7 +60,7 @@ def scan(
     submodules: Annotated[bool, typer.Option("--submodules", help="Score attention and MLP apart as well.")] = False,
     dtype: Dtype = "auto",
     device: Device = "auto",
-    batch_tokens: BatchTokens = 2048,
+    batch_tokens: BatchTokens = 4096,
     sink_multiple: Annotated[
         float, typer.Option(help="A token is a sink above this many median stream norms.", min=1.0)
     ] = 10.0,
@@ -67,14 +81,13 @@ def scan(
     """
     budget = token_budget(tokens)
     target = out if out is not None else None if json else Path(f"scan-{slug(model)}")
-    from rectilinear.report.folder import check_writable, save
-    from rectilinear.report.terminal import layers_table
+    from rectilinear.report.folder import check_writable
 
     if target is not None:
-        check_writable(target, force)
+        check_writable(target, force, "texts.json" if len(text or []) > 1 else "result.json")
     from rectilinear.data.text import read_text
 
-    source = read_text(text)
+    sources = {name: read_text(given) for name, given in _named(text or ["demo"]).items()}
     loading: dict[str, Any] = {
         "dtype": dtype,
         "device": device,
@@ -92,37 +105,78 @@ def scan(
     if dry_run:
         from rectilinear.cli.dry import tell
 
-        tell(model, loading, sizes, text=source.id, out=target, json=json)
+        tell(model, loading, sizes, text=", ".join(source.id for source in sources.values()), out=target, json=json)
         return
     with progress_bar(Console(stderr=True)) as show:
         show(f"loading {model}", 0, None, "")
         from rectilinear.models.load import load
         from rectilinear.ops.scan import Progress
-        from rectilinear.ops.scan import scan as run
 
         loaded, tokenizer = load(model, **loading)
         show("scanning", 0, None, "reading text")
 
-        def on_progress(state: Progress) -> None:
+        def on_progress(name: str, state: Progress) -> None:
             said = "fitting" if state.score is None else f"mean held-out score {state.score:.4f}"
-            show("scanning", state.done, state.total, said)
+            show(f"scanning {name}".strip(), state.done, state.total, said)
 
-        result = run(
-            loaded,
-            tokenizer,
-            source.documents(),
-            **sizes,
-            sink_multiple=sink_multiple,
-            seed=seed,
-            provenance={"model": model, "text": source.id, "command": shlex.join(["rectilinear", *sys.argv[1:]])},
-            on_progress=on_progress,
-        )
+        facts = {"model": model, "command": shlex.join(["rectilinear", *sys.argv[1:]])}
+        wishes = {**sizes, "sink_multiple": sink_multiple, "seed": seed}
+        result: ScanResult | TextsResult
+        if len(sources) > 1:
+            from rectilinear.ops.texts import scan_texts
+
+            result = scan_texts(
+                loaded,
+                tokenizer,
+                {name: source.documents() for name, source in sources.items()},
+                provenance={name: {**facts, "text": source.id} for name, source in sources.items()},
+                on_progress=on_progress,
+                **wishes,
+            )
+        else:
+            from rectilinear.ops.scan import scan as run
+
+            ((name, source),) = sources.items()
+            result = run(
+                loaded,
+                tokenizer,
+                source.documents(),
+                provenance={**facts, "text": source.id},
+                on_progress=partial(on_progress, name),
+                **wishes,
+            )
     if target is not None:
-        save(result, target, force=force)
+        result.save(target, force=force)
     if json:
         sys.stdout.write(result.to_json() + "\n")
     else:
-        Console().print(layers_table(result))
+        Console().print(_table(result))
     if target is not None:
         note = Console(stderr=True, soft_wrap=True, highlight=False)
-        note.print(f"Report: {target / 'report.html'}", markup=False)
+        note.print(f"Report: {target / ('texts.html' if len(sources) > 1 else 'report.html')}", markup=False)
+
+
+def _named(texts: list[str]) -> dict[str, str]:
+    """Return the sources by name; a single one needs none, and is taken as it stands."""
+    if len(texts) == 1:
+        return {"": texts[0]}
+    pairs = [text.partition("=") for text in texts]
+    for (name, sign, source), text in zip(pairs, texts, strict=True):
+        if not (sign and re.fullmatch(r"\w[\w.-]*", name) and source):
+            raise TextError(f"expected several texts each as NAME=SOURCE, like code=src.txt, got {text!r}")
+    named = {name: source for name, _, source in pairs}
+    if len(named) < len(pairs):
+        raise TextError("expected a name of its own for every text, got one twice")
+    return named
+
+
+def _table(result: ScanResult | TextsResult) -> RenderableType:
+    from rectilinear.results import ScanResult
+
+    if isinstance(result, ScanResult):
+        from rectilinear.report.terminal import layers_table
+
+        return layers_table(result)
+    from rectilinear.report.texts import transfer_table
+
+    return transfer_table(result)

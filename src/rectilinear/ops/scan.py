@@ -68,6 +68,45 @@ def scan(
     Raises TextError for text too short or empty, ModelError where the decoder stack is not found, NonFiniteError for
     NaN or infinite activations.
     """
+    result, _ = gathered(
+        model,
+        tokenizer,
+        texts,
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        tokens=tokens,
+        window=window,
+        holdout=holdout,
+        submodules=submodules,
+        sink_multiple=sink_multiple,
+        batch_tokens=batch_tokens,
+        layers_path=layers_path,
+        seed=seed,
+        provenance=provenance,
+        on_progress=on_progress,
+    )
+    return result
+
+
+def gathered(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    texts: Iterable[str] | None,
+    *,
+    input_ids: Any = None,
+    attention_mask: Any = None,
+    tokens: int | Literal["all"] | None = None,
+    window: int = 512,
+    holdout: float = 0.25,
+    submodules: bool = False,
+    sink_multiple: float = 10.0,
+    batch_tokens: int = 4096,
+    layers_path: str | None = None,
+    seed: int = 0,
+    provenance: dict[str, Any] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> tuple[ScanResult, Gatherer]:
+    """Return what `scan` returns, and the moments behind it."""
     check_holdout(holdout)
     started = time.perf_counter()
     stack = decoder_stack(model, layers_path)
@@ -105,7 +144,7 @@ def scan(
     if submodules:
         notes += _unrecognised(stack, layers)
     facts["seconds"] = round(time.perf_counter() - started, 3)
-    return ScanResult({**facts, **(provenance or {})}, layers, tuple(notes), arrays)
+    return ScanResult({**facts, **(provenance or {})}, layers, tuple(notes), arrays), gatherer
 
 
 def run_pass(

@@ -30,15 +30,16 @@ def save(result: ScanResult, out: Path, *, force: bool = False) -> Path:
 
     Raises ResultError where it exists and `force` is False, or cannot be written; nothing half-written stays.
     """
+    return write_folder(out, lambda folder: fill(result, folder), force=force, marker=DOCUMENT)
 
-    def fill(folder: Path) -> None:
-        (folder / DOCUMENT).write_text(result.to_json() + "\n", encoding="utf-8")
-        # Bytes first: safetensors' own writer hides a full disk behind its own error. C order: it ignores strides.
-        arrays = {name: np.asarray(array, order="C") for name, array in result.arrays.items()}
-        (folder / ARRAYS).write_bytes(safetensors.numpy.save(arrays))
-        _draw(result, folder, png=True)
 
-    return write_folder(out, fill, force=force, marker=DOCUMENT)
+def fill(result: ScanResult, folder: Path) -> None:
+    """Write the files of a scan into an existing folder; raises OSError where that fails."""
+    (folder / DOCUMENT).write_text(result.to_json() + "\n", encoding="utf-8")
+    # Bytes first: safetensors' own writer hides a full disk behind its own error. C order: it ignores strides.
+    arrays = {name: np.asarray(array, order="C") for name, array in result.arrays.items()}
+    (folder / ARRAYS).write_bytes(safetensors.numpy.save(arrays))
+    _draw(result, folder, png=True)
 
 
 def load(path: str | Path) -> ScanResult:

@@ -14,7 +14,7 @@ from rectilinear.report.plots import overlay, scan_figures
 from rectilinear.report.shapes import Drawing
 from rectilinear.report.svg import svg
 from rectilinear.report.text import number, percent, plain, token, visible
-from rectilinear.results import EvalResult, PruneResult, ScanResult, SweepResult
+from rectilinear.results import EvalResult, PruneResult, ScanResult, SweepResult, TextsResult
 
 TRIED_SHOWN = 60  # sets of layers, the largest and best first
 CAPTIONS = {
@@ -73,6 +73,12 @@ def compare_page(
         rows=[(label, result, result.summary()) for label, result in zip(labels, results, strict=True)],
         figures=_drawn({"overlay": overlay(results, labels)} if figures is None else figures),
     )
+
+
+def texts_page(result: TextsResult, figures: dict[str, Drawing]) -> str:
+    """Return the scans of several texts, and how far the maps of each carry, as a single HTML document."""
+    rows = [(name, scan, scan.summary()) for name, scan in result.results.items()]
+    return _render("texts.html.j2", result=result, rows=rows, figures=_drawn(figures))
 
 
 def sweep_page(result: SweepResult, figures: dict[str, Drawing]) -> str:

@@ -27,6 +27,7 @@ from rectilinear.results.scan import (
     Tails,
 )
 from rectilinear.results.sweep import Point, SweepResult
+from rectilinear.results.texts import TextsResult
 
 __all__ = [
     "SCHEMA",
@@ -52,6 +53,7 @@ __all__ = [
     "SweepResult",
     "Tails",
     "TextScore",
+    "TextsResult",
     "clean",
     "mean",
     "thinned",
