@@ -10,6 +10,7 @@ import torch
 from rectilinear.core.moments import Moments
 from rectilinear.core.spectra import anisotropy, effective_rank, two_nn
 from rectilinear.core.tails import LogHistogram
+from rectilinear.ops.carriers import by_class, by_token, kinds_of, token_text
 from rectilinear.ops.layers import Gatherer, Layer
 from rectilinear.ops.parts import Submodules
 from rectilinear.results import LayerResult, Sinks, Spectrum, SubmoduleScore, Tails
@@ -28,6 +29,9 @@ def layer_results(
     # A layer's outputs are the next layer's inputs: their moments are at hand.
     outputs = [layer.pair.ordinary for layer in layers[1:]] + [gatherer.outputs]
     eigenvalues = [_eigenvalues(moments) for moments in outputs]
+    # Every layer sees the same tokens, but not the same sinks.
+    seen = [np.flatnonzero(layer.carried.counts) for layer in layers]
+    kinds = None if tokenizer is None else kinds_of(tokenizer, np.unique(np.concatenate(seen)))
     results = []
     for index, layer in enumerate(layers):
         every = layer.pair.every  # a merge of d x d matrices: done once
@@ -52,6 +56,8 @@ def layer_results(
                     two_nn(torch.cat(layer.sample)) if layer.sample else None,
                 ),
                 triggers=_triggers(layer, tokenizer),
+                error_tokens=by_token(layer.carried, tokenizer),
+                error_classes=() if kinds is None else by_class(layer.carried, kinds),
                 submodules=_submodules(index, parts, seed),
             )
         )
@@ -103,8 +109,9 @@ def _triggers(layer: Layer, tokenizer: PreTrainedTokenizerBase | None) -> tuple[
             "error": error,
             "relative_error": relative,
             "sink": sink,
+            "before": "" if tokenizer is None else str(tokenizer.decode(list(before))),
         }
-        for error, relative, token, document, offset, sink in layer.triggers
+        for error, relative, token, document, offset, sink, before in layer.triggers
     )
 
 
@@ -132,8 +139,3 @@ def _arrays(layers: list[Layer], eigenvalues: list[torch.Tensor]) -> dict[str, n
         sums = [getattr(layer.pair.heldout, name).cpu() for layer in layers]
         arrays[f"heldout_{name}"] = torch.stack(sums).numpy()
     return arrays
-
-
-def token_text(tokenizer: PreTrainedTokenizerBase | None, token: int) -> str:
-    """Return a token as text, its id where there is no tokenizer."""
-    return str(token) if tokenizer is None else str(tokenizer.decode([token]))

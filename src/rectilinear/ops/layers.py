@@ -15,10 +15,12 @@ from torch import Tensor
 from rectilinear.core.moments import Moments
 from rectilinear.core.tails import LogHistogram
 from rectilinear.errors import NonFiniteError
+from rectilinear.ops.carriers import Carried
 from rectilinear.ops.pair import Pair
 
 CALIBRATION_TOKENS = 1024  # the sink threshold is frozen after the first batches that hold this many
 TRIGGERS = 20  # worst tokens kept per layer
+CONTEXT = 8  # tokens before each
 SAMPLE = 1024  # rows kept per layer for the intrinsic dimension
 NAMED_SINKS = 1000  # distinct (token, position) kinds counted per layer at most
 
@@ -37,6 +39,10 @@ class Rows:
     document: np.ndarray
     offset: np.ndarray
     block: Tensor | None
+
+    def before(self, index: int) -> tuple[int, ...]:
+        """Return up to CONTEXT tokens that stand before a row in its window."""
+        return tuple(self.token[index - min(int(self.position[index]), CONTEXT) : index].tolist())
 
     def of(self, stream: Tensor) -> Tensor:
         """Return the real rows of a stream [b, w, d] as float32 (float64 stays) [n, d], where moments can be kept."""
@@ -78,7 +84,8 @@ class Layer:
     cosine_sum: float = 0.0
     cosine_squares: float = 0.0
     errors: LogHistogram = field(default_factory=LogHistogram)
-    triggers: list[tuple[float, float, int, int, int, bool]] = field(default_factory=list)
+    carried: Carried = field(default_factory=Carried)
+    triggers: list[tuple[float, float, int, int, int, bool, tuple[int, ...]]] = field(default_factory=list)
     sinks: Counter[tuple[int, int]] = field(default_factory=Counter)
     sink_norms: dict[tuple[int, int], float] = field(default_factory=dict)
     sink_count: int = 0
@@ -105,7 +112,8 @@ class Layer:
                 self.sink_norms[kind] = max(self.sink_norms.get(kind, 0.0), float(y_norm[index]))
 
     def add_errors(self, squared: Tensor, z_norm: Tensor, sinks: Tensor | None, rows: Rows) -> None:
-        """Add held-out squared errors [n]: histogram and worst tokens."""
+        """Add held-out squared errors [n]: histogram, sums by token and worst tokens."""
+        self.carried.add(rows.token, squared.double().cpu().numpy(), None if sinks is None else sinks.cpu().numpy())
         errors = squared.sqrt()
         self.errors.update(errors)
         floor = self.triggers[-1][0] if len(self.triggers) == TRIGGERS else -1.0
@@ -116,7 +124,7 @@ class Layer:
             relative = value / max(float(z_norm[index]), 1e-30)
             sink = sinks is not None and bool(sinks[index])
             place = (int(rows.token[index]), int(rows.document[index]), int(rows.offset[index]))
-            self.triggers.append((value, relative, *place, sink))
+            self.triggers.append((value, relative, *place, sink, rows.before(index)))
         self.triggers = sorted(self.triggers, reverse=True)[:TRIGGERS]
 
 

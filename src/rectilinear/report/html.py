@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from rectilinear.core.spans import in_words
+from rectilinear.report.carriers import classes
 from rectilinear.report.judged import sections
 from rectilinear.report.plots import overlay, scan_figures
 from rectilinear.report.shapes import Drawing
@@ -60,6 +61,7 @@ def scan_page(result: ScanResult, figures: dict[str, Drawing] | None = None) -> 
         result=result,
         facts=result.provenance,
         summary=result.summary(),
+        classes=classes(result),
         figures=_drawn(scan_figures(result) if figures is None else figures),
     )
 

@@ -88,7 +88,12 @@ class SubmoduleScore:
 
 @dataclass(frozen=True)
 class LayerResult:
-    """Everything measured for one layer (0-based); norms are L2, in the model's own units."""
+    """Everything measured for one layer (0-based); norms are L2, in the model's own units.
+
+    On unseen text: triggers, the worst tokens, with the text before each; error_tokens, those that carry most of the
+    squared error in all, as {"token", "count", "error"} (share of it); error_classes, kinds of tokens as {"class",
+    "tokens", "error"} (shares of both).
+    """
 
     layer: int
     score: Score
@@ -102,6 +107,8 @@ class LayerResult:
     tails: Tails
     spectrum: Spectrum
     triggers: tuple[dict[str, Any], ...] = ()
+    error_tokens: tuple[dict[str, Any], ...] = ()
+    error_classes: tuple[dict[str, Any], ...] = ()
     submodules: tuple[SubmoduleScore, ...] = ()
 
 
@@ -179,6 +186,8 @@ def _layer(item: dict[str, Any]) -> LayerResult:
         "tails": Tails(**item["tails"]),
         "spectrum": Spectrum(**item["spectrum"]),
         "triggers": tuple(item["triggers"]),
+        "error_tokens": tuple(item.get("error_tokens", ())),  # of a scan made before they were kept
+        "error_classes": tuple(item.get("error_classes", ())),
         "submodules": tuple(
             SubmoduleScore(s["name"], Score(**s["score"]), s["norm_ratio"]) for s in item["submodules"]
         ),
