@@ -45,27 +45,20 @@ def carriers_table(result: ScanResult) -> RenderableType:
     lines: list[RenderableType] = []
     worst = [(layer.tails.share_1, layer.layer) for layer in result.layers if layer.tails.share_1 is not None]
     if worst:
-        share, layer = max(worst)
+        most, at = max(worst)
         average = percent(mean(value for value, _ in worst))
-        said = (
-            f"The worst 1 % of unseen tokens carry {average} of the squared error, in layer {layer} {percent(share)}.\n"
+        lines.append(
+            Text(f"The worst 1 % of unseen tokens carry {average} of the error, {percent(most)} in layer {at}\n")
         )
-        lines.append(Text(said))
     said = "Shares of tokens and of the squared error that the linear maps leave on unseen text, mean over layers\n"
     kinds = _table("kind", "tokens", "error", "", "per token", "most", "in layer")
     for row in classes(result):
-        numbers = (
-            percent(row.tokens),
-            percent(row.mean),
-            bar(row.mean),
-            f"{number(row.weight, 1)} x",
-            percent(row.most),
-        )
-        kinds.add_row(row.name, *numbers, str(row.layer))
+        share, weight = percent(row.mean), f"{number(row.weight, 1)} x"
+        kinds.add_row(row.name, percent(row.tokens), share, bar(row.mean), weight, percent(row.most), str(row.layer))
     single = _table("token", "seen", "error", "most", "in layer")
     for row in strings(result):
-        numbers = (f"{row.tokens:,.0f}", percent(row.mean, 2), percent(row.most, 2), str(row.layer))
-        single.add_row(Text(token(plain(row.name, 24))), *numbers)
+        name = Text(token(plain(row.name, 24)))
+        single.add_row(name, f"{row.tokens:,.0f}", percent(row.mean, 2), percent(row.most, 2), str(row.layer))
     return Group(*lines, Text(said, "dim"), kinds, Text("\nSingle tokens, sinks set apart\n", "dim"), single)
 
 
