@@ -80,7 +80,7 @@ def compare_page(
 def texts_page(result: TextsResult, figures: dict[str, Drawing]) -> str:
     """Return the scans of several texts, and how far the maps of each carry, as a single HTML document."""
     rows = [(name, scan, scan.summary()) for name, scan in result.results.items()]
-    return _render("texts.html.j2", result=result, rows=rows, figures=_drawn(figures))
+    return _render("texts.html.j2", result=result, rows=rows, what="text", figures=_drawn(figures))
 
 
 def sweep_page(result: SweepResult, figures: dict[str, Drawing]) -> str:
