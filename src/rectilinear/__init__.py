@@ -13,16 +13,19 @@ if TYPE_CHECKING:
     from rectilinear.models.load import load
     from rectilinear.ops.evaluate import evaluate, perplexity
     from rectilinear.ops.heal import heal
+    from rectilinear.ops.maps import Maps, fit_maps
     from rectilinear.ops.prune import Cut, prune
     from rectilinear.ops.scan import scan
     from rectilinear.ops.sweep import sweep
+    from rectilinear.ops.tokens import tokens
     from rectilinear.report.folder import load as load_result
-    from rectilinear.results import EvalResult, Plan, ScanResult
+    from rectilinear.results import EvalResult, Plan, ScanResult, TokensResult
 
 _HOME = {
     "AffineMap": "core.linear",
     "Cut": "ops.prune",
     "EvalResult": "results",
+    "Maps": "ops.maps",
     "Moments": "core.moments",
     "ModelError": "errors",
     "NonFiniteError": "errors",
@@ -30,8 +33,10 @@ _HOME = {
     "ResultError": "errors",
     "ScanResult": "results",
     "TextError": "errors",
+    "TokensResult": "results",
     "evaluate": "ops.evaluate",
     "fit": "core.linear",
+    "fit_maps": "ops.maps",
     "heal": "ops.heal",
     "load": "models.load",
     "load_result": "report.folder",
@@ -41,15 +46,18 @@ _HOME = {
     "scan": "ops.scan",
     "scores": "core.linear",
     "sweep": "ops.sweep",
+    "tokens": "ops.tokens",
 }
 
 __all__ = [  # noqa: RUF022  by kind
     "AffineMap",
     "Cut",
     "EvalResult",
+    "Maps",
     "Moments",
     "Plan",
     "ScanResult",
+    "TokensResult",
     "ModelError",
     "NonFiniteError",
     "RectilinearError",
@@ -57,6 +65,7 @@ __all__ = [  # noqa: RUF022  by kind
     "TextError",
     "evaluate",
     "fit",
+    "fit_maps",
     "heal",
     "load",
     "load_result",
@@ -65,6 +74,7 @@ __all__ = [  # noqa: RUF022  by kind
     "scan",
     "scores",
     "sweep",
+    "tokens",
 ]
 
 

@@ -27,11 +27,13 @@ from rectilinear.results.scan import (
     Tails,
 )
 from rectilinear.results.sweep import Point, SweepResult
+from rectilinear.results.tokens import Guess, TokenResult, TokensResult
 
 __all__ = [
     "SCHEMA",
     "Divergence",
     "EvalResult",
+    "Guess",
     "HealPoint",
     "HealResult",
     "Lambada",
@@ -52,6 +54,8 @@ __all__ = [
     "SweepResult",
     "Tails",
     "TextScore",
+    "TokenResult",
+    "TokensResult",
     "clean",
     "mean",
     "thinned",
