@@ -141,7 +141,8 @@ def test_maps_are_read_as_they_were_written(model, maps, result, tmp_path):
     again = rectilinear.Maps.load(tmp_path)
     assert again.facts == maps.facts and again.thresholds == maps.thresholds
     assert all(torch.equal(a.weight, b.weight) for a, b in zip(again.lens, maps.lens, strict=True))
-    assert rectilinear.tokens(model, tiny.tokenizer(), PROMPT, maps=again).tokens == result.tokens
+    for a, b in zip(rectilinear.tokens(model, tiny.tokenizer(), PROMPT, maps=again).tokens, result.tokens, strict=True):
+        assert a.relative_error == pytest.approx(b.relative_error, rel=1e-5)
 
 
 def test_maps_of_another_model_or_none_are_refused(maps, tmp_path):

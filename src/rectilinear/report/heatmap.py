@@ -24,6 +24,7 @@ from rectilinear.report.text import plain, token
 from rectilinear.results import TokenResult
 
 SHADES = 10  # tenths of the relative error; above 1 comes one more
+DEEP = 8  # from this one on, white is read better than black
 SHOWN = 300  # tokens drawn and printed: the last ones of a longer prompt
 TOP, ROW, FOOT, RIGHT = 46.0, 21.0, 46.0, WIDTH - 14.0
 LABEL = 18  # characters of a token

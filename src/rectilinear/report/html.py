@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from rectilinear.core.spans import in_words
-from rectilinear.report.heatmap import SHADES, SHOWN, shade
+from rectilinear.report.heatmap import DEEP, SHADES, SHOWN, shade
 from rectilinear.report.judged import sections
 from rectilinear.report.plots import overlay, scan_figures
 from rectilinear.report.shapes import Drawing
@@ -121,6 +121,7 @@ def tokens_page(result: TokensResult) -> str:
         rows=[[_cell(one, layer) for layer in range(result.layers)] for one in shown],
         shade=shade,
         shades=SHADES,
+        deep=DEEP,
         figures=[],
     )
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rectilinear.report.folder import write_folder
-from rectilinear.report.heatmap import SHADES, SHOWN, heat_map, shade
+from rectilinear.report.heatmap import DEEP, SHADES, SHOWN, heat_map, shade
 from rectilinear.report.shapes import BLUE, ORANGE
 from rectilinear.report.text import number, plain, token, visible
 from rectilinear.results import TokenResult, TokensResult
@@ -67,7 +67,7 @@ class _TokensView:
         for start in range(0, self.result.layers, fit):
             stop = min(start + fit, self.result.layers)
             yield from _block(shown, range(start, stop), label, median=stop == self.result.layers)
-        yield Text("digits: tenths of the relative error, + above 1 · ◆ sink · med: median over layers\n", style="dim")
+        yield Text("tenths of the relative error, + above 1 · ◆ sink · med: median over layers\n", style="dim")
         yield _said(shown)
         yield Text(f"\nAfter the last token, {_name(shown[-1])}, by the stream on its way:", style="bold")
         yield _lenses(shown[-1])
@@ -118,7 +118,7 @@ def _style(found: int) -> str:
         return f"black on {ORANGE}"
     share = (found + 0.5) / SHADES
     mixed = [round(255 + share * (int(BLUE[i : i + 2], 16) - 255)) for i in (1, 3, 5)]
-    return f"{'white' if found > SHADES / 2 else 'black'} on rgb({mixed[0]},{mixed[1]},{mixed[2]})"
+    return f"{'white' if found >= DEEP else 'black'} on rgb({mixed[0]},{mixed[1]},{mixed[2]})"
 
 
 def _said(tokens: Sequence[TokenResult]) -> Table:
