@@ -106,6 +106,16 @@ def test_large_vocabularies_are_read_some_tokens_at_a_time(model, maps, result, 
         assert a.next_rank == b.next_rank
 
 
+def test_half_precision_is_raised_before_anything_is_measured(model, result):
+    half = tiny.llama(initializer_range=0.15).to(torch.bfloat16)
+    maps = rectilinear.fit_maps(half, tiny.tokenizer(), tiny.documents(), tokens=None, window=32)
+    rough = rectilinear.tokens(half, tiny.tokenizer(), PROMPT, maps=maps)
+    for a, b in zip(rough.tokens, result.tokens, strict=True):
+        assert a.linear_lens[-1] == a.prediction
+        assert a.stream_norm == pytest.approx(b.stream_norm, rel=0.05)
+        assert a.relative_error == pytest.approx(b.relative_error, abs=0.1)
+
+
 def test_sinks_are_marked_and_not_fitted_on():
     model = tiny.llama(initializer_range=0.15)
     with torch.no_grad():

@@ -68,7 +68,12 @@ class Maps:
         }
         header = {"schema": SCHEMA, "kind": KIND, **self.facts, "sink_thresholds": self.thresholds}
         path = Path(folder) / FILE
-        path.write_bytes(save(tensors, {HEADER: json.dumps(header)}))
+        part = path.with_name(FILE + ".part")
+        try:
+            part.write_bytes(save(tensors, {HEADER: json.dumps(header)}))
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
         return path
 
     @classmethod
