@@ -13,17 +13,20 @@ if TYPE_CHECKING:
     from rectilinear.models.load import load
     from rectilinear.ops.evaluate import evaluate, perplexity
     from rectilinear.ops.heal import heal
+    from rectilinear.ops.maps import Maps, fit_maps
     from rectilinear.ops.prune import Cut, prune
     from rectilinear.ops.scan import scan
     from rectilinear.ops.sweep import sweep
     from rectilinear.ops.texts import scan_texts
+    from rectilinear.ops.tokens import tokens
     from rectilinear.report.folder import load as load_result
-    from rectilinear.results import EvalResult, Plan, ScanResult
+    from rectilinear.results import EvalResult, Plan, ScanResult, TokensResult
 
 _HOME = {
     "AffineMap": "core.linear",
     "Cut": "ops.prune",
     "EvalResult": "results",
+    "Maps": "ops.maps",
     "Moments": "core.moments",
     "ModelError": "errors",
     "NonFiniteError": "errors",
@@ -31,8 +34,10 @@ _HOME = {
     "ResultError": "errors",
     "ScanResult": "results",
     "TextError": "errors",
+    "TokensResult": "results",
     "evaluate": "ops.evaluate",
     "fit": "core.linear",
+    "fit_maps": "ops.maps",
     "heal": "ops.heal",
     "load": "models.load",
     "load_result": "report.folder",
@@ -43,15 +48,18 @@ _HOME = {
     "scan_texts": "ops.texts",
     "scores": "core.linear",
     "sweep": "ops.sweep",
+    "tokens": "ops.tokens",
 }
 
 __all__ = [  # noqa: RUF022  by kind
     "AffineMap",
     "Cut",
     "EvalResult",
+    "Maps",
     "Moments",
     "Plan",
     "ScanResult",
+    "TokensResult",
     "ModelError",
     "NonFiniteError",
     "RectilinearError",
@@ -59,6 +67,7 @@ __all__ = [  # noqa: RUF022  by kind
     "TextError",
     "evaluate",
     "fit",
+    "fit_maps",
     "heal",
     "load",
     "load_result",
@@ -68,6 +77,7 @@ __all__ = [  # noqa: RUF022  by kind
     "scan_texts",
     "scores",
     "sweep",
+    "tokens",
 ]
 
 

@@ -83,7 +83,8 @@ def loaded_by(arguments):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["report", "--help"], ["compare", "--help"], ["scan", "--help"]]
+    "arguments",
+    [["--help"], ["--version"], ["report", "--help"], ["compare", "--help"], ["scan", "--help"], ["tokens", "--help"]],
 )
 def test_help_comes_at_once(arguments):
     assert not {"torch", "transformers", "datasets", "numpy", "matplotlib", "jinja2"} & loaded_by(arguments)

@@ -48,6 +48,17 @@ def interrupted(work, *arguments, **options):
     return repaired(work, *arguments, **options)
 prune.repaired = interrupted
 """
+FITTING = """
+import os, signal
+from rectilinear.ops import maps
+forward, calls = maps.forward, []
+def interrupted(*arguments):
+    calls.append(1)
+    if len(calls) == 2:
+        os.kill(os.getpid(), signal.SIGINT)
+    forward(*arguments)
+maps.forward = interrupted
+"""
 SMALL = ["--window", "16", "--text", "-"]
 CUT = ["--layers", "1", "--tokens", "64", "--text", "demo"]
 
@@ -57,6 +68,7 @@ CUT = ["--layers", "1", "--tokens", "64", "--text", "demo"]
     [
         (WAITING, "scan", ["--batch-tokens", "64", "--tokens", "all"]),
         (COMPUTING, "scan", ["--batch-tokens", "64", "--tokens", "800"]),
+        (FITTING, "tokens", ["--tokens", "1100", "--prompt", "w1 w2"]),
         (REPAIRING, "prune", CUT),
         (WRITING, "prune", CUT),
     ],

@@ -3,7 +3,7 @@ import torch
 
 from rectilinear.core import prediction
 from rectilinear.core.bootstrap import mean_interval
-from rectilinear.core.prediction import divergences, predictions
+from rectilinear.core.prediction import divergences, leading, predictions, standing
 
 G = torch.Generator().manual_seed(0)
 LOGITS, OTHER = (torch.randn(40, 11, generator=G) * 4 for _ in range(2))
@@ -69,3 +69,16 @@ def test_mean_interval_covers_the_mean():
     low, high = mean_interval(sums, counts)
     assert low < float(sums.sum() / counts.sum()) < high
     assert mean_interval(sums[:1], counts[:1]) == (None, None)
+
+
+def test_the_leading_token_and_the_standing_of_another():
+    logits, targets = LOGITS[ROWS], TARGETS
+    p = logits.double().softmax(1)
+    token, probability = leading(logits)
+    assert token.tolist() == p.argmax(1).tolist()
+    torch.testing.assert_close(probability.double(), p.max(1).values, rtol=1e-5, atol=1e-7)
+    rank, own = standing(logits, targets)
+    order = p.argsort(1, descending=True)
+    assert rank.tolist() == [1 + row.tolist().index(t) for row, t in zip(order, targets.tolist(), strict=True)]
+    torch.testing.assert_close(own.double(), p.gather(1, targets[:, None])[:, 0], rtol=1e-5, atol=1e-9)
+    assert [part.tolist() for part in standing(logits[:0], targets[:0])] == [[], []]

@@ -46,6 +46,23 @@ def divergences(logits: Tensor, reference: Tensor, rows: Tensor) -> tuple[Tensor
     return divergence, agree
 
 
+def leading(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the most likely token of each row and its probability, both [n]; logits [n, v], any float type."""
+    values = logits.float()
+    most, token = values.max(1)
+    return token, (most - values.logsumexp(1)).exp()
+
+
+def standing(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rank (1 is the most likely) and the probability of the tokens `targets` [n], both [n].
+
+    logits: [n, v], any float type.
+    """
+    values = logits.float()
+    own = values.gather(1, targets[:, None])
+    return 1 + (values > own).sum(1), (own[:, 0] - values.logsumexp(1)).exp()
+
+
 def row_chunks(count: int, vocabulary: int) -> Iterator[slice]:
     """Yield slices of `count` rows of logits, as many rows each as CHUNK allows."""
     step = max(1, CHUNK // vocabulary)

@@ -65,13 +65,15 @@ class Position:
         The median is that of the first batches and then fixed, so the verdict does not depend on what comes later.
         """
         self.norms.update(norms)
-        limit = self.threshold
-        if limit is None:
-            limit = multiple * (self.norms.quantile(0.5) or 0.0)
-            if self.norms.count >= CALIBRATION_TOKENS:
-                self.threshold = limit
+        limit = self.limit(multiple)
+        if self.norms.count >= CALIBRATION_TOKENS:
+            self.threshold = limit
         found = norms > limit
         return found if bool(found.any()) and limit > 0 else None
+
+    def limit(self, multiple: float) -> float:
+        """Return the norm above which a token is massive: as it was fixed, or as it stands; 0 where none is known."""
+        return self.threshold if self.threshold is not None else multiple * (self.norms.quantile(0.5) or 0.0)
 
 
 @dataclass
@@ -126,6 +128,24 @@ class Layer:
             place = (int(rows.token[index]), int(rows.document[index]), int(rows.offset[index]))
             self.triggers.append((value, relative, *place, sink, rows.before(index)))
         self.triggers = sorted(self.triggers, reverse=True)[:TRIGGERS]
+
+
+def enter(position: int, stream: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+    """Return the real rows [n, d] of a stream [b, w, d] at `position`, and their norms [n].
+
+    Raises NonFiniteError, naming the document and the token, where one is NaN or infinite.
+    """
+    real = rows.of(stream)
+    norms = real.norm(dim=1)
+    finite = torch.isfinite(norms)
+    if not bool(finite.all()):
+        index = int((~finite).nonzero()[0])
+        where = f"layer {position - 1}" if position else "the embedding"
+        raise NonFiniteError(
+            f"{where} gave a NaN or infinite activation in document {rows.document[index]} at token "
+            f"{rows.offset[index]}: use another --dtype (bfloat16 or float32), or leave the document out"
+        )
+    return real, norms
 
 
 class Gatherer:
@@ -186,16 +206,7 @@ class Gatherer:
         return sum(values) / len(values) if values else None
 
     def _enter(self, position: int, stream: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        rows = self.rows.of(stream)
-        norms = rows.norm(dim=1)
-        finite = torch.isfinite(norms)
-        if not bool(finite.all()):
-            index = int((~finite).nonzero()[0])
-            where = f"layer {position - 1}" if position else "the embedding"
-            raise NonFiniteError(
-                f"{where} gave a NaN or infinite activation in document {self.rows.document[index]} at token "
-                f"{self.rows.offset[index]}: use another --dtype (bfloat16 or float32), or leave the document out"
-            )
+        rows, norms = enter(position, stream, self.rows)
         return rows, norms, self.positions[position].sinks(norms, self._multiple)
 
     def _sample(self, layer: Layer, y_rows: Tensor, sinks: Tensor | None) -> None:

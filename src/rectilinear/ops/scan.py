@@ -169,7 +169,7 @@ def run_pass(
                     for pair in (*gatherer.pairs(), *(parts.pairs.values() if parts else ())):
                         pair.start_heldout(max(blocks.values()) + 1)
                 for batch in batches(part, batch_tokens):
-                    gatherer.rows = _rows(batch, blocks if heldout else None)
+                    gatherer.rows = rows_of(batch, blocks if heldout else None)
                     ids, mask = torch.from_numpy(batch.ids), torch.from_numpy(batch.mask)
                     forward(
                         model, stack, ids.to(model.device), None if batch.mask.all() else mask.long().to(model.device)
@@ -197,7 +197,8 @@ def _blocks(pieces: Pieces) -> dict[tuple[int, int], int]:
     return {(p.document, p.start): units[unit(p)] * MAX_BLOCKS // count for p in pieces.heldout}
 
 
-def _rows(batch: Batch, blocks: dict[tuple[int, int], int] | None) -> Rows:
+def rows_of(batch: Batch, blocks: dict[tuple[int, int], int] | None = None) -> Rows:
+    """Return the real tokens of a batch; `blocks` as numbered by their document and start, None while fitting."""
     row, position = np.nonzero(batch.mask)
     block = None
     if blocks is not None:

@@ -31,8 +31,8 @@ class Row:
 
 
 def classes(result: ScanResult) -> list[Row]:
-    """Return the kinds of tokens, in the order of their first mention; none where the scan did not tell them."""
-    return _rows(result, "error_classes", "class")
+    """Return the kinds of tokens, sinks first; none where the scan did not tell them."""
+    return sorted(_rows(result, "error_classes", "class"), key=lambda row: row.name != "sink")
 
 
 def strings(result: ScanResult) -> list[Row]:

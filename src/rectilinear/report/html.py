@@ -10,12 +10,21 @@ from markupsafe import Markup
 
 from rectilinear.core.spans import in_words
 from rectilinear.report.carriers import classes
+from rectilinear.report.heatmap import DEEP, SHADES, SHOWN, shade
 from rectilinear.report.judged import sections
 from rectilinear.report.plots import overlay, scan_figures
 from rectilinear.report.shapes import Drawing
 from rectilinear.report.svg import svg
 from rectilinear.report.text import number, percent, plain, token, visible
-from rectilinear.results import EvalResult, PruneResult, ScanResult, SweepResult, TextsResult
+from rectilinear.results import (
+    EvalResult,
+    PruneResult,
+    ScanResult,
+    SweepResult,
+    TextsResult,
+    TokenResult,
+    TokensResult,
+)
 
 TRIED_SHOWN = 60  # sets of layers, the largest and best first
 CAPTIONS = {
@@ -45,6 +54,10 @@ CAPTIONS = {
         "What each layer less costs",
         "Perplexity of the judging text and divergence from the dense model over the number of layers changed (the "
         "paper's Figures 6 and 7); lower is better.",
+    ),
+    "heatmap": (
+        "Relative error, token by token",
+        "Error of each layer's linear map over the norm of what the layer adds to the token; red diamonds mark sinks.",
     ),
     "overlay": (
         "The models over depth",
@@ -111,6 +124,39 @@ def prune_page(result: PruneResult, repaired: str) -> str:
 def eval_page(result: EvalResult) -> str:
     """Return an evaluation as a single HTML document."""
     return _render("eval.html.j2", result=result, facts=result.provenance, sections=sections(result), figures=[])
+
+
+def tokens_page(result: TokensResult) -> str:
+    """Return a prompt token by token as a single HTML document."""
+    shown = result.tokens[-SHOWN:]
+    return _render(
+        "tokens.html.j2",
+        result=result,
+        facts=result.provenance,
+        shown=shown,
+        rows=[[_cell(one, layer) for layer in range(result.layers)] for one in shown],
+        shade=shade,
+        shades=SHADES,
+        deep=DEEP,
+        figures=[],
+    )
+
+
+def _cell(one: TokenResult, layer: int) -> dict[str, Any]:
+    """Return one cell of the heat map: its tenth, and all that is known of the layer on the token, a line each."""
+    logit, linear = one.logit_lens[layer + 1], one.linear_lens[layer + 1]
+    known = (
+        ("relative error", number(one.relative_error[layer])),
+        ("bias of the map", number(one.bias_share[layer])),
+        ("stream norm", number(one.stream_norm[layer], 2)),
+        ("contribution norm", number(one.contribution_norm[layer], 2)),
+        ("cosine", number(one.cosine[layer])),
+        ("logit lens", f"{token(plain(logit.token, 24))} {number(logit.probability)}"),
+        ("linear lens", f"{token(plain(linear.token, 24))} {number(linear.probability)}"),
+    )
+    head = f"{token(plain(one.token, 24))}, layer {layer}{', a sink' if one.sink[layer] else ''}"
+    title = "\n".join([head, *(f"{name}: {value}" for name, value in known)])
+    return {"shade": shade(one.relative_error[layer]), "sink": one.sink[layer], "title": title}
 
 
 def _render(template: str, **values: Any) -> str:

@@ -28,11 +28,13 @@ from rectilinear.results.scan import (
 )
 from rectilinear.results.sweep import Point, SweepResult
 from rectilinear.results.texts import TextsResult
+from rectilinear.results.tokens import Guess, TokenResult, TokensResult
 
 __all__ = [
     "SCHEMA",
     "Divergence",
     "EvalResult",
+    "Guess",
     "HealPoint",
     "HealResult",
     "Lambada",
@@ -54,6 +56,8 @@ __all__ = [
     "Tails",
     "TextScore",
     "TextsResult",
+    "TokenResult",
+    "TokensResult",
     "clean",
     "mean",
     "thinned",

@@ -1,0 +1,209 @@
+"""Affine maps of ordinary tokens: each layer's own, and from each position of the stream straight to its end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from rectilinear.core.linear import AffineMap, fit
+from rectilinear.core.moments import Moments
+from rectilinear.data.pieces import batches, cut_pieces
+from rectilinear.errors import ResultError
+from rectilinear.models.load import fingerprint, model_id
+from rectilinear.models.stack import decoder_stack, forward, watch, width
+from rectilinear.ops.forecast import context
+from rectilinear.ops.layers import Position, Rows, enter
+from rectilinear.ops.predict import evaluating
+from rectilinear.ops.scan import rows_of
+from rectilinear.results import SCHEMA
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+FILE, HEADER, KIND = "maps.safetensors", "rectilinear", "maps"
+KINDS = ("layer", "lens")
+
+
+@dataclass(frozen=True)
+class Maps:
+    """The maps of one model of L layers, float32 on the CPU.
+
+    layer: from a layer's input to what it adds, L of them. lens: from position i of the stream to what comes to it up
+    to position L, i from 0 to L - 1. thresholds: norm above which a token is massive, at each of the L + 1 positions.
+    facts: model, fingerprint, text, tokens, documents, window, sink_multiple, d.
+    """
+
+    layer: tuple[AffineMap, ...]
+    lens: tuple[AffineMap, ...]
+    thresholds: tuple[float, ...]
+    facts: dict[str, Any]
+
+    def check(self, model: PreTrainedModel) -> None:
+        """Raise ResultError unless the maps are those of `model`."""
+        found = fingerprint(model)
+        if self.facts.get("fingerprint") != found:
+            raise ResultError(
+                f"expected maps of {model_id(model)} ({found}), got those of {self.facts.get('model')} "
+                f"({self.facts.get('fingerprint')}): leave --maps out to fit new ones"
+            )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write maps.safetensors, facts and thresholds in its header, into an existing folder; return its path.
+
+        Raises OSError where the disk refuses.
+        """
+        from safetensors.torch import save
+
+        tensors = {
+            f"{kind}.{i}.{name}": getattr(one, name).contiguous()
+            for kind in KINDS
+            for i, one in enumerate(getattr(self, kind))
+            for name in ("weight", "bias")
+        }
+        header = {"schema": SCHEMA, "kind": KIND, **self.facts, "sink_thresholds": self.thresholds}
+        path = Path(folder) / FILE
+        part = path.with_name(FILE + ".part")
+        try:
+            part.write_bytes(save(tensors, {HEADER: json.dumps(header)}))
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        return path
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Maps:
+        """Read maps.safetensors in a folder; raises ResultError where it is missing, damaged or of another kind."""
+        from safetensors import SafetensorError, safe_open
+
+        path = Path(folder) / FILE
+        if not path.is_file():
+            raise ResultError(f"expected a folder written by `rectilinear tokens`, got {folder}: no {FILE} there")
+        try:
+            with safe_open(path, "pt") as file:
+                header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+                if header.pop("schema", None) != SCHEMA or header.pop("kind", None) != KIND:
+                    raise ResultError(f"expected maps of schema {SCHEMA} in {path}; fit them again without --maps")
+                thresholds = tuple(header.pop("sink_thresholds"))
+                layer, lens = (
+                    tuple(
+                        AffineMap(file.get_tensor(f"{kind}.{i}.weight"), file.get_tensor(f"{kind}.{i}.bias"))
+                        for i in range(len(thresholds) - 1)
+                    )
+                    for kind in KINDS
+                )
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise ResultError(f"cannot read {path}: {error}; fit them again without --maps") from error
+        return cls(layer, lens, thresholds, header)
+
+
+def fit_maps(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Iterable[str],
+    *,
+    tokens: int | None = 16_384,
+    window: int = 512,
+    sink_multiple: float = 10.0,
+    batch_tokens: int = 1024,
+    layers_path: str | None = None,
+    provenance: dict[str, Any] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Maps:
+    """Fit all maps of `model` in one pass over the first `tokens` tokens of `texts` (None: all).
+
+    Sink tokens, by the scan's rule, are left out: a map is that of ordinary tokens. The streams of one batch, at all
+    positions, are held at a time, and moments of 3 d^2 float64 a layer. `provenance` entries are added to the facts.
+    `on_progress` is told the tokens done and their number.
+
+    Raises TextError for text too short or empty, ModelError where the decoder stack is not found, NonFiniteError for
+    NaN or infinite activations.
+    """
+    stack = decoder_stack(model, layers_path)
+    window = context(model, window)
+    pieces = cut_pieces(tokenizer, texts, tokens=tokens, window=window, holdout=0)
+    streams = _Streams(len(stack), sink_multiple)
+    done = 0
+    with torch.inference_mode(), evaluating([model]), watch(stack, streams.on_layer):
+        for batch in batches(pieces.fit, batch_tokens):
+            streams.rows = rows_of(batch)
+            ids, mask = torch.from_numpy(batch.ids), torch.from_numpy(batch.mask)
+            forward(model, stack, ids.to(model.device), None if batch.mask.all() else mask.long().to(model.device))
+            streams.end_batch()
+            done += int(batch.mask.sum())
+            if on_progress is not None:
+                on_progress(done, pieces.tokens)
+    d = width(model)
+    fitted = [fit(moments) for moments in streams.moments]
+    facts = {
+        "model": model_id(model),
+        "fingerprint": fingerprint(model),
+        "text": "texts given in Python",
+        "tokens": pieces.tokens,
+        "documents": pieces.documents,
+        "window": window,
+        "sink_multiple": sink_multiple,
+        "d": d,
+    }
+    return Maps(
+        tuple(_columns(one, slice(None, d)) for one in fitted),
+        tuple(_columns(one, slice(d, None)) for one in fitted),
+        tuple(position.limit(sink_multiple) for position in streams.positions),
+        {**facts, **(provenance or {})},
+    )
+
+
+def _columns(fitted: AffineMap, columns: slice) -> AffineMap:
+    return AffineMap(fitted.weight[:, columns].float().cpu(), fitted.bias[columns].float().cpu())
+
+
+@dataclass(frozen=True)
+class _Entered:
+    """One position of a batch: rows [n, d], and which are sinks [n], None where there are none."""
+
+    rows: Tensor
+    sinks: Tensor | None
+
+
+class _Streams:
+    """Holds one batch's stream at all positions, and the moments of every layer. `rows` is set before each pass.
+
+    A layer's moments are those of its input x and, side by side, of y - x and x_L - x: both maps share x^T x, which
+    is the most of the work.
+    """
+
+    def __init__(self, layers: int, sink_multiple: float) -> None:
+        self.positions = [Position() for _ in range(layers + 1)]
+        self.moments: list[Moments] = []
+        self.rows: Rows
+        self._multiple = sink_multiple
+        self._layers: list[tuple[_Entered, _Entered]] = []
+        self._below: Tensor | None = None
+
+    def on_layer(self, index: int, x: Tensor, y: Tensor) -> None:
+        """Keep one layer's input x and raw output y, both [b, w, d], up to the end of the batch."""
+        # The same tensor twice, but for the first layer and families that touch the stream between layers.
+        inputs = self._layers[-1][1] if x is self._below else self._entered(index, x)
+        self._layers.append((inputs, self._entered(index + 1, y)))
+        self._below = y
+
+    def end_batch(self) -> None:
+        """Add the batch to the moments and forget it."""
+        last = self._layers[-1][1]
+        for index, (x, y) in enumerate(self._layers):
+            rows = x.rows
+            z = torch.cat([y.rows.to(rows.device) - rows, last.rows.to(rows.device) - rows], 1)
+            if index == len(self.moments):
+                self.moments.append(Moments.empty(rows.shape[1], z.shape[1], rows.device))
+            massive = [e.sinks.to(rows.device) for e in (x, y, last) if e.sinks is not None]
+            self.moments[index].update(rows, z, leave_out=torch.stack(massive).any(0) if massive else None)
+        self._layers, self._below = [], None
+
+    def _entered(self, position: int, stream: Tensor) -> _Entered:
+        rows, norms = enter(position, stream, self.rows)
+        return _Entered(rows, self.positions[position].sinks(norms, self._multiple))
