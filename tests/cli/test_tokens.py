@@ -74,7 +74,7 @@ def test_a_scan_tells_which_tokens_carry_its_error(folder, text, tmp_path):
     done = CliRunner().invoke(app, ["scan", str(folder), "--text", str(text), "--window", "32", "--out", str(out)])
     assert done.exit_code == 0, done.output
     said = run("--corpus", out).stdout
-    assert "worst 1 % of unseen tokens" in said and "word start" in said
+    assert "worst 1 % of unseen tokens" in said and "continuation" in said
     told = json.loads(run("--corpus", out, "--json").stdout)
     assert sum(row["mean"] for row in told["classes"] if row["name"] != "rare") == pytest.approx(1)
     assert told["tokens"][0]["mean"] == max(row["mean"] for row in told["tokens"])
