@@ -58,6 +58,12 @@ def scan(
     force: Force = False,
     json: Json = False,
     submodules: Annotated[bool, typer.Option("--submodules", help="Score attention and MLP apart as well.")] = False,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Fit every span of layers as one map as well, on ordinary tokens.")
+    ] = False,
+    pairs_memory: Annotated[
+        float, typer.Option(help="GiB that the products for --pairs may take; it limits the longest span.", min=0.0)
+    ] = 4.0,
     dtype: Dtype = "auto",
     device: Device = "auto",
     batch_tokens: BatchTokens = 4096,
@@ -120,7 +126,7 @@ def scan(
             show(f"scanning {name}".strip(), state.done, state.total, said)
 
         facts = {"model": model, "command": shlex.join(["rectilinear", *sys.argv[1:]])}
-        wishes = {**sizes, "sink_multiple": sink_multiple, "seed": seed}
+        wishes = {**sizes, "pairs": pairs, "pairs_memory": pairs_memory, "sink_multiple": sink_multiple, "seed": seed}
         result: ScanResult | TextsResult
         if len(sources) > 1:
             from rectilinear.ops.texts import scan_texts

@@ -17,6 +17,7 @@ from rectilinear.core.tails import LogHistogram
 from rectilinear.errors import NonFiniteError
 from rectilinear.ops.carriers import Carried
 from rectilinear.ops.pair import Pair
+from rectilinear.ops.pairs import Spans
 
 CALIBRATION_TOKENS = 1024  # the sink threshold is frozen after the first batches that hold this many
 TRIGGERS = 20  # worst tokens kept per layer
@@ -157,6 +158,7 @@ class Gatherer:
         self.rows: Rows
         self.sinks: Tensor | None = None  # of the layer that came last
         self.outputs: Moments  # of the last layer's ordinary outputs, as rows x
+        self.spans: Spans | None = None
         self._multiple = sink_multiple
         self._sample_per_batch = sample_per_batch
         self._random = np.random.default_rng(seed)
@@ -189,6 +191,8 @@ class Gatherer:
             squared = layer.pair.judge(x_rows, z_rows, self.rows.block.to(x_rows.device), sinks)
             layer.add_errors(squared, z_norm, sinks, self.rows)
         layer.pair.update(x_rows, z_rows, sinks)
+        if self.spans is not None:
+            self.spans.take(index, x_rows, y_rows, sinks, heldout=self.rows.block is not None)
         if index == len(self.layers) - 1:
             self.outputs.update(y_rows, y_rows[:, :0], leave_out=sinks)
         self._sample(layer, y_rows, sinks)

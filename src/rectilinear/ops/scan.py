@@ -19,6 +19,7 @@ from rectilinear.models.submodules import watch_parts
 from rectilinear.ops.assemble import layer_results
 from rectilinear.ops.forecast import budget_of, check_holdout, context
 from rectilinear.ops.layers import SAMPLE, Gatherer, Rows
+from rectilinear.ops.pairs import Spans, widest
 from rectilinear.ops.parts import Submodules
 from rectilinear.ops.provenance import model_facts, run_facts
 from rectilinear.results import LayerResult, ScanResult
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TRUSTED_TOKENS_PER_D = 20
+PAIRS_MEMORY = 4.0  # GiB
 MAX_BLOCKS = 1000  # more held-out documents than this are resampled in groups of neighbours
 
 
@@ -50,6 +52,8 @@ def scan(
     window: int = 512,
     holdout: float = 0.25,
     submodules: bool = False,
+    pairs: bool = False,
+    pairs_memory: float = PAIRS_MEMORY,
     sink_multiple: float = 10.0,
     batch_tokens: int = 4096,
     layers_path: str | None = None,
@@ -63,7 +67,8 @@ def scan(
     `attention_mask` [n, w]. The first documents (1 - `holdout` of the tokens) fit the maps, the rest judge them; the
     paper's score covers all. `tokens` defaults to 32 times the stream's width and at least 16,384; "all" reads all.
     `window` is the longest context in tokens. A token is a sink where its stream norm is above `sink_multiple` times
-    the median. `submodules` scores attention and MLP apart. `provenance` entries are added to the result's.
+    the median. `submodules` scores attention and MLP apart. `pairs` fits every span of layers as one map, on ordinary
+    tokens, up to the length that `pairs_memory` GiB of products allow. `provenance` entries are added to the result's.
 
     Raises TextError for text too short or empty, ModelError where the decoder stack is not found, NonFiniteError for
     NaN or infinite activations.
@@ -78,6 +83,8 @@ def scan(
         window=window,
         holdout=holdout,
         submodules=submodules,
+        pairs=pairs,
+        pairs_memory=pairs_memory,
         sink_multiple=sink_multiple,
         batch_tokens=batch_tokens,
         layers_path=layers_path,
@@ -99,6 +106,8 @@ def gathered(
     window: int = 512,
     holdout: float = 0.25,
     submodules: bool = False,
+    pairs: bool = False,
+    pairs_memory: float = PAIRS_MEMORY,
     sink_multiple: float = 10.0,
     batch_tokens: int = 4096,
     layers_path: str | None = None,
@@ -130,8 +139,12 @@ def gathered(
     sample = math.ceil(SAMPLE / math.ceil(pieces.tokens / batch_tokens))
     gatherer = Gatherer(len(stack), sink_multiple=sink_multiple, sample_per_batch=sample, seed=seed)
     parts = Submodules(gatherer) if submodules else None
+    if pairs:
+        notes += _spans(gatherer, len(stack), width(model), pieces, pairs_memory)
     run_pass(model, stack, pieces, gatherer, parts, batch_tokens, on_progress)
     layers, arrays = layer_results(gatherer, parts, tokenizer, seed)
+    if gatherer.spans is not None:
+        arrays |= gatherer.spans.arrays()
     facts = {
         **_facts(model, pieces, layers),
         "window": window,
@@ -145,6 +158,16 @@ def gathered(
         notes += _unrecognised(stack, layers)
     facts["seconds"] = round(time.perf_counter() - started, 3)
     return ScanResult({**facts, **(provenance or {})}, layers, tuple(notes), arrays), gatherer
+
+
+def _spans(gatherer: Gatherer, layers: int, d: int, pieces: Pieces, gib: float) -> list[str]:
+    """Let the gatherer keep the products of all positions; return what there is to say about it."""
+    if not pieces.heldout:
+        raise TextError("expected a holdout above 0 for pairs: spans are judged on documents held out")
+    longest = widest(layers, d, gib)
+    gatherer.spans = Spans(layers, longest)
+    cut = f"Spans are measured up to {longest} layers: longer ones need more memory than {gib:g} GiB (--pairs-memory)."
+    return [cut] if longest < layers else []
 
 
 def run_pass(

@@ -50,6 +50,12 @@ CAPTIONS = {
         "Each layer's outputs as a cloud of points, sinks left out: the share of variance in its first direction, the "
         "number of directions in use, and the dimension that neighbouring points suggest.",
     ),
+    "pairs": (
+        "Spans of layers as one linear map",
+        "Each cell is a span, from its first layer (down) to its last (across): the score on unseen ordinary tokens of "
+        "one map fitted for the whole span, and of the maps of its single layers applied in turn. Where the right is "
+        "paler than the left, seemingly linear layers add up to something that is not.",
+    ),
     "sweep": (
         "What each layer less costs",
         "Perplexity of the judging text and divergence from the dense model over the number of layers changed (the "

@@ -10,6 +10,7 @@ import numpy as np
 from rectilinear.report.chart import Curve, Panel, stacked
 from rectilinear.report.errormap import error_map
 from rectilinear.report.shapes import BLUE, CYCLE, GREEN, ORANGE, PINK, RED, SOFT, Drawing
+from rectilinear.report.triangle import triangles
 from rectilinear.results import LayerResult, ScanResult, Score
 
 FLOOR = -0.25  # scores below are drawn as arrows at the edge: one bad layer must not flatten the rest
@@ -119,7 +120,8 @@ FIGURES: dict[str, Callable[[ScanResult], Drawing]] = {
 def scan_figures(result: ScanResult) -> dict[str, Drawing]:
     """Return the figures of one scan by file name; no tails where nothing was held out."""
     judged_tokens = any(layer.tails.median is not None for layer in result.layers)
-    return {name: draw(result) for name, draw in FIGURES.items() if name != "tails" or judged_tokens}
+    figures = {name: draw(result) for name, draw in FIGURES.items() if name != "tails" or judged_tokens}
+    return figures | ({"pairs": triangles(result.arrays)} if "span_score" in result.arrays else {})
 
 
 def depth(layers: Sequence[LayerResult]) -> list[float]:
