@@ -96,7 +96,7 @@ def test_kl_is_never_worse_than_the_sets_it_starts_from(model):
 
 
 def test_one_shot_costs_at_most_three_forward_passes(model):
-    result = prune(model, remove=2, effort="one-shot", refit_after=False).result
+    result = prune(model, remove=2, effort="one-shot").result
     assert result.passes <= 3
     assert not result.tried
 

@@ -72,13 +72,12 @@ def prune(
         ),
     ] = "refit",
     refit_after: Annotated[
-        bool | None,
+        bool,
         typer.Option(
-            "--refit-after/--no-refit-after",
-            help="Refit the kept layers above the first cut too.",
-            show_default="where there are tokens enough",
+            "--refit-after",
+            help="Refit the kept layers above the first cut too: nearer on text like --text, farther on other text.",
         ),
-    ] = None,
+    ] = False,
     ridge: Annotated[float, typer.Option(help="Ridge of the refit, towards the old weights.")] = 0.1,
     rank: Annotated[
         int | None, typer.Option(help="Rank of the maps of linear and patch.", show_default="full", min=1)

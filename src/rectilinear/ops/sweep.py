@@ -107,7 +107,7 @@ def _points(
     for count in counts:
         work = bench.work(teacher, path[count])
         try:
-            repaired(work, REPAIRS[kind.repair], after=bool(kind.refit_after) and kind.repair == "refit")
+            repaired(work, REPAIRS[kind.repair], after=bench.refit_after)
             loss, speed = _passed(bench, work, dense)
         finally:
             work.undo()

@@ -35,7 +35,6 @@ JUDGE_TOKENS = 4096  # of the calibration text, which no repair is fitted on
 SEARCH_TOKENS = 12_288  # that a selector looks at, the judge's among them
 LEAST_PER_FEATURE = 0.25  # tokens; with fewer a refit would be noise
 ENOUGH_PER_FEATURE = 2.0  # below, the ridge is raised
-AFTER_PER_FEATURE = 16.0  # from here on, refitting the layers above the cut pays too
 MAPS = ("linear", "patch")  # repairs that put affine maps in
 EFFORTS = {"one-shot": 0, "balanced": 4, "thorough": 8}  # sets tried at each step of a search
 
@@ -58,7 +57,7 @@ class Options:
 
     select: str = "kl"
     repair: str = "refit"
-    refit_after: bool | None = None
+    refit_after: bool = False
     ridge: float = RIDGE
     rank: int | None = None
     tokens: int | None = TOKENS
@@ -162,10 +161,7 @@ class Bench:
     @property
     def refit_after(self) -> bool:
         """Whether the kept layers above the first cut are refitted."""
-        if self.options.repair != "refit":
-            return False
-        asked = self.options.refit_after
-        return self.fit_tokens >= AFTER_PER_FEATURE * self._features() if asked is None else asked
+        return self.options.refit_after and self.options.repair == "refit"
 
     def teacher(self) -> Teacher:
         """Return the dense streams of all windows, passing by."""
