@@ -8,6 +8,10 @@ import pytest
 import tiny
 
 # Each interrupts itself, as the terminal would: while it waits for more text, and in the middle of a forward pass.
+HEARD = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is started deaf
+"""
 WAITING = """
 import os, signal, threading
 from rectilinear.ops import scan
@@ -76,7 +80,7 @@ CUT = ["--layers", "1", "--tokens", "64", "--text", "demo"]
 def test_an_interrupted_command_leaves_one_line_and_no_folder(moment, command, options, folder, tmp_path):
     arguments = [command, folder, *SMALL, *options, "--out", tmp_path / "out"]
     with subprocess.Popen(
-        [sys.executable, "-c", f"{moment}\nfrom rectilinear.cli.main import main; main()", *arguments],
+        [sys.executable, "-c", f"{HEARD}{moment}\nfrom rectilinear.cli.main import main; main()", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -75,7 +75,11 @@ def prune_table(result: PruneResult) -> RenderableType:
     where = "another text" if plan.calibration.get("judge_apart") else "calibration text that no repair was fitted on"
     after = ", kept layers above refitted too" if plan.refit_after else ""
     return Group(
-        Text.assemble(("Removed ", "bold"), in_words(plan.remove), f", chosen by {plan.select}"),
+        Text.assemble(
+            ("Removed ", "bold"),
+            in_words(plan.remove),
+            ", as given" if plan.select == "given" else f", chosen by {plan.select}",
+        ),
         Text(f"repair {plan.repair}{after} · cost {result.passes:.1f} forward passes of the calibration text\n", "dim"),
         table,
         Text(f"\njudged on {plan.calibration.get('judge_tokens', 0):,} tokens of {where}", "dim"),
