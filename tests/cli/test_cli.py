@@ -12,13 +12,6 @@ from rectilinear.cli.main import app
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    path = tmp_path_factory.mktemp("text") / "docs.jsonl"
-    path.write_text("\n".join(json.dumps({"text": t}) for t in tiny.documents()))
-    return path
-
-
-@pytest.fixture(scope="module")
 def scanned(tmp_path_factory, folder, text):
     out = tmp_path_factory.mktemp("out") / "scan"
     done = CliRunner().invoke(app, ["scan", str(folder), "--text", str(text), "--window", "32", "--out", str(out)])

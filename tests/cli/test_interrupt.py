@@ -7,11 +7,11 @@ import pytest
 
 import tiny
 
-# Each interrupts itself, as the terminal would: while it waits for more text, and in the middle of a forward pass.
 HEARD = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is started deaf
 """
+# Each interrupts itself, as the terminal would: while it waits for more text, and in the middle of a forward pass.
 WAITING = """
 import os, signal, threading
 from rectilinear.ops import scan
@@ -32,8 +32,6 @@ def interrupted(*arguments):
     forward(*arguments)
 scan.forward = interrupted
 """
-
-
 WRITING = """
 import os, signal
 from rectilinear.ops import prune
@@ -52,17 +50,6 @@ def interrupted(work, *arguments, **options):
     return repaired(work, *arguments, **options)
 prune.repaired = interrupted
 """
-FITTING = """
-import os, signal
-from rectilinear.ops import maps
-forward, calls = maps.forward, []
-def interrupted(*arguments):
-    calls.append(1)
-    if len(calls) == 2:
-        os.kill(os.getpid(), signal.SIGINT)
-    forward(*arguments)
-maps.forward = interrupted
-"""
 SMALL = ["--window", "16", "--text", "-"]
 CUT = ["--layers", "1", "--tokens", "64", "--text", "demo"]
 
@@ -72,7 +59,7 @@ CUT = ["--layers", "1", "--tokens", "64", "--text", "demo"]
     [
         (WAITING, "scan", ["--batch-tokens", "64", "--tokens", "all"]),
         (COMPUTING, "scan", ["--batch-tokens", "64", "--tokens", "800"]),
-        (FITTING, "tokens", ["--tokens", "1100", "--prompt", "w1 w2"]),
+        (COMPUTING, "tokens", ["--tokens", "1100", "--prompt", "w1 w2"]),
         (REPAIRING, "prune", CUT),
         (WRITING, "prune", CUT),
     ],

@@ -13,13 +13,6 @@ PROMPT = ["--prompt", "w1 w2 w3"]
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    path = tmp_path_factory.mktemp("text") / "docs.jsonl"
-    path.write_text("\n".join(json.dumps({"text": t}) for t in tiny.documents()))
-    return path
-
-
-@pytest.fixture(scope="module")
 def fitted(tmp_path_factory, folder, text):
     out = tmp_path_factory.mktemp("out") / "tokens"
     done = run(folder, *PROMPT, "--text", text, "--window", 32, "--out", out)

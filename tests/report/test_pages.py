@@ -1,11 +1,11 @@
 import io
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
 from rich.console import Console
 
+from pages import Seen
 from rectilinear.errors import ResultError
 from rectilinear.report.compare import compare, save_compare
 from rectilinear.report.html import compare_page, scan_page
@@ -15,20 +15,6 @@ from rectilinear.report.text import visible
 from rectilinear.results import SubmoduleScore
 
 LABELS = ["first <i>", "[red]second", "third $x$ \ud800"]
-
-
-class Seen(HTMLParser):
-    """Collect tags, ids and where attributes point."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.tags, self.ids, self.links = [], [], []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.ids += [value for name, value in attrs if name == "id"]
-        self.links += [value for name, value in attrs if name in ("href", "src", "xlink:href")]
 
 
 @pytest.fixture

@@ -2,11 +2,11 @@ import io
 import json
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
 from rich.console import Console
 
+from pages import Seen
 from rectilinear.errors import ResultError
 from rectilinear.report.heatmap import SHOWN, heat_map, shade
 from rectilinear.report.html import tokens_page
@@ -75,18 +75,6 @@ def test_the_terminal_shows_digits_and_fits():
 def test_colours_where_there_are_some():
     assert re.search(r"\x1b\[[\d;]*48;2;", printed(result_of(), force_terminal=True, color_system="truecolor"))
     assert "48;" not in printed(result_of(), force_terminal=True, no_color=True)
-
-
-class Seen(HTMLParser):
-    def __init__(self, page):
-        super().__init__()
-        self.tags, self.ids, self.links = [], [], []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.ids += [value for name, value in attrs if name == "id"]
-        self.links += [value for name, value in attrs if name in ("href", "src")]
 
 
 def test_the_page_escapes_what_comes_from_data_and_loads_nothing():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from rectilinear.cli.options import Device, Dtype, Force, Json, TrustRemoteCode, slug, token_budget
+from rectilinear.cli.options import Device, Dtype, Force, Json, LayersPath, TrustRemoteCode, slug, token_budget
 from rectilinear.cli.progress import progress_bar
 from rectilinear.errors import RectilinearError
 
@@ -112,9 +112,7 @@ def heal(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would train and leave.")] = False,
     dtype: Dtype = "auto",
     device: Device = "auto",
-    layers_path: Annotated[
-        str | None, typer.Option(help="Dotted path of the decoder stack, where it is not found by itself.")
-    ] = None,
+    layers_path: LayersPath = None,
     trust_remote_code: TrustRemoteCode = False,
     seed: Annotated[int, typer.Option(help="Seed of the order of windows and of the adapters.")] = 0,
 ) -> None:

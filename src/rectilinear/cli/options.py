@@ -19,6 +19,10 @@ BatchTokens = Annotated[int, typer.Option(help="Tokens in one forward pass.", mi
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that comes with a model. Off unless you ask.")
 ]
+LayersPath = Annotated[
+    str | None, typer.Option(help="Dotted path of the decoder stack, where it is not found by itself.")
+]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
 
 
 def token_budget(value: str | None) -> int | Literal["all"] | None:

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from rectilinear.cli.options import Device, Dtype, Force, Json, TrustRemoteCode, share, slug, token_budget
+from rectilinear.cli.options import (
+    Device,
+    Dtype,
+    Force,
+    Json,
+    LayersPath,
+    Revision,
+    TrustRemoteCode,
+    share,
+    slug,
+    token_budget,
+)
 from rectilinear.cli.progress import progress_bar
 from rectilinear.core.spans import in_words, parse_layers
 from rectilinear.errors import ModelError
@@ -106,10 +117,8 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Choose the layers, print the plan and leave.")] = False,
     dtype: Dtype = "auto",
     device: Device = "auto",
-    layers_path: Annotated[
-        str | None, typer.Option(help="Dotted path of the decoder stack, where it is not found by itself.")
-    ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
+    layers_path: LayersPath = None,
+    revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
     seed: Annotated[int, typer.Option(help="Seed of the judging windows and of the random selector.")] = 0,
 ) -> None:

@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from rectilinear.cli.options import BatchTokens, Device, Dtype, Force, Json, TrustRemoteCode, slug, token_budget
+from rectilinear.cli.options import (
+    BatchTokens,
+    Device,
+    Dtype,
+    Force,
+    Json,
+    LayersPath,
+    Revision,
+    TrustRemoteCode,
+    slug,
+    token_budget,
+)
 from rectilinear.cli.progress import progress_bar
 from rectilinear.errors import TextError
 
@@ -70,10 +81,8 @@ def scan(
     sink_multiple: Annotated[
         float, typer.Option(help="A token is a sink above this many median stream norms.", min=1.0)
     ] = 10.0,
-    layers_path: Annotated[
-        str | None, typer.Option(help="Dotted path of the decoder stack, where it is not found by itself.")
-    ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
+    layers_path: LayersPath = None,
+    revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap and of the samples.")] = 0,
     dry_run: Annotated[

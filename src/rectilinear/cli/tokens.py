@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from rectilinear.cli.options import Device, Dtype, Force, Json, TrustRemoteCode, slug, token_budget
+from rectilinear.cli.options import (
+    Device,
+    Dtype,
+    Force,
+    Json,
+    LayersPath,
+    Revision,
+    TrustRemoteCode,
+    slug,
+    token_budget,
+)
 from rectilinear.cli.progress import progress_bar
 from rectilinear.errors import ModelError, ResultError, TextError
 
@@ -71,10 +81,8 @@ def tokens(
     json: Json = False,
     dtype: Dtype = "auto",
     device: Device = "auto",
-    layers_path: Annotated[
-        str | None, typer.Option(help="Dotted path of the decoder stack, where it is not found by itself.")
-    ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
+    layers_path: LayersPath = None,
+    revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Show for every token of a prompt where the layers are not linear, and what the stream would say on its way.

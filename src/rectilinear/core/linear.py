@@ -65,7 +65,6 @@ def fit(moments: Moments, *, ridge: float = 0.0, rank: int | None = None) -> Aff
     not vary get weight zero, so fewer rows than columns give the minimum-norm map in units of each column's spread.
     """
     sxz = moments.sxz
-    weight = torch.zeros_like(sxz)
     if ridge > 0:
         loaded = moments.sxx_lower
         loaded.diagonal().add_(ridge * loaded.diagonal().mean().clamp(min=torch.finfo(torch.float64).tiny))
@@ -73,13 +72,21 @@ def fit(moments: Moments, *, ridge: float = 0.0, rank: int | None = None) -> Aff
     else:
         root, keep = _whitener(moments)
         solved = root.solve_transposed(root.solve(_rows(sxz, keep)))
-        weight = solved if keep is None else weight.index_put((keep,), solved)
+        weight = solved if keep is None else torch.zeros_like(sxz).index_put((keep,), solved)
     if rank is not None and rank < min(weight.shape):
-        leading = (
-            torch.linalg.eigh(weight.T @ moments.sxx @ weight).eigenvectors[:, -rank:] if rank > 0 else weight[0, :0]
-        )
-        weight = weight @ leading @ leading.T if rank > 0 else torch.zeros_like(weight)
+        weight = reduced(weight, moments.sxx, rank)
     return AffineMap(weight, moments.mean_z - moments.mean_x @ weight)
+
+
+def reduced(weight: Tensor, scatter: Tensor, rank: int) -> Tensor:
+    """Return the weight [p, q] of rank `rank` or less whose fitted values of x come closest to those of `weight`.
+
+    scatter: of x, [p, p]. The values are projected on their leading directions.
+    """
+    if rank == 0:
+        return torch.zeros_like(weight)
+    leading = torch.linalg.eigh(weight.T @ scatter @ weight).eigenvectors[:, -rank:]
+    return weight @ leading @ leading.T
 
 
 def error_of(fitted: AffineMap, moments: Moments) -> float:

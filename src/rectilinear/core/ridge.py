@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rectilinear.core.linear import reduced
 from rectilinear.core.moments import full_precision
 
 
@@ -55,6 +56,5 @@ class Ridge:
     def _reduced(self, weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
         total, sums = self.aa[-1, -1], self.aa[-1, :-1]
         spread = torch.addr(self.aa[:-1, :-1], sums, sums, alpha=-1 / float(total))
-        leading = torch.linalg.eigh(weight.T @ spread @ weight).eigenvectors[:, -rank:]
-        weight = weight @ leading @ leading.T
+        weight = reduced(weight, spread, rank)
         return weight, (self.ar[-1] - sums @ weight) / total

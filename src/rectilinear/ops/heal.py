@@ -15,6 +15,7 @@ import torch
 from rectilinear.data.windows import Window
 from rectilinear.errors import ModelError, ResultError, TextError
 from rectilinear.models.load import fingerprint
+from rectilinear.models.mode import eval_mode
 from rectilinear.models.quiet import quiet
 from rectilinear.models.save import save_model
 from rectilinear.models.stack import context_limit, decoder_stack
@@ -25,7 +26,7 @@ from rectilinear.ops.healing.losses import Distillation, Logits, Streams
 from rectilinear.ops.healing.places import Place, places
 from rectilinear.ops.healing.recipe import Recipe
 from rectilinear.ops.healing.training import Chosen, chosen, training
-from rectilinear.ops.predict import evaluating, predict
+from rectilinear.ops.predict import predict
 from rectilinear.ops.protocol import CUTS
 from rectilinear.ops.provenance import model_facts, run_facts
 from rectilinear.ops.scores import exp
@@ -212,7 +213,7 @@ class _Run:
             out = recipe.checkpoints or Path(stack.enter_context(tempfile.TemporaryDirectory()))
             cached = self.model.config.use_cache
             mode = self.model.training
-            stack.enter_context(evaluating([self.teacher]))
+            stack.enter_context(eval_mode(self.teacher))
             try:
                 train(self.model, windows, self._distillation(), recipe, books, out)
             finally:

@@ -16,11 +16,11 @@ from rectilinear.core.moments import Moments
 from rectilinear.data.pieces import batches, cut_pieces
 from rectilinear.errors import ResultError
 from rectilinear.models.load import fingerprint, model_id
-from rectilinear.models.stack import decoder_stack, forward, watch, width
+from rectilinear.models.mode import eval_mode
+from rectilinear.models.stack import decoder_stack, watch, width
 from rectilinear.ops.forecast import context
 from rectilinear.ops.layers import Position, Rows, enter
-from rectilinear.ops.predict import evaluating
-from rectilinear.ops.scan import rows_of
+from rectilinear.ops.scan import rows_of, run_batch
 from rectilinear.results import SCHEMA
 
 if TYPE_CHECKING:
@@ -129,13 +129,11 @@ def fit_maps(
     pieces = cut_pieces(tokenizer, texts, tokens=tokens, window=window, holdout=0)
     streams = _Streams(len(stack), sink_multiple)
     done = 0
-    with torch.inference_mode(), evaluating([model]), watch(stack, streams.on_layer):
+    with torch.inference_mode(), eval_mode(model), watch(stack, streams.on_layer):
         for batch in batches(pieces.fit, batch_tokens):
             streams.rows = rows_of(batch)
-            ids, mask = torch.from_numpy(batch.ids), torch.from_numpy(batch.mask)
-            forward(model, stack, ids.to(model.device), None if batch.mask.all() else mask.long().to(model.device))
+            done += run_batch(model, stack, batch)
             streams.end_batch()
-            done += int(batch.mask.sum())
             if on_progress is not None:
                 on_progress(done, pieces.tokens)
     d = width(model)

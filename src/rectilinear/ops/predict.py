@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from rectilinear.data.windows import Batch, Window, window_batches
 from rectilinear.errors import ModelError, NonFiniteError
 from rectilinear.models.load import model_id
 from rectilinear.models.logits import next_token_logits
+from rectilinear.models.mode import eval_mode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -55,7 +55,7 @@ def predict(
     for model in models:
         _check_ids(model, windows)
     sums = [Sums.empty(len(windows)) for _ in models]
-    with torch.inference_mode(), evaluating(models):
+    with torch.inference_mode(), eval_mode(*models):
         for batch in window_batches(windows, batch_tokens):
             start = int(batch.first.min()) - 1
             place, row, target = _targets(batch, start)
@@ -77,19 +77,6 @@ def predict(
                 del logits
                 advance(int(batch.mask.sum()), sums)
     return sums
-
-
-@contextmanager
-def evaluating(models: Sequence[PreTrainedModel]) -> Iterator[None]:
-    """Switch dropout off; what each model's mode was is restored."""
-    before = [model.training for model in models]
-    for model in models:
-        model.eval()
-    try:
-        yield
-    finally:
-        for model, training in zip(models, before, strict=True):
-            model.train(training)
 
 
 def _logits(model: PreTrainedModel, batch: Batch, start: int) -> Tensor:

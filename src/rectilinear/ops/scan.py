@@ -14,6 +14,7 @@ import torch
 
 from rectilinear.data.pieces import Batch, Piece, Pieces, batches, cut_pieces, from_ids
 from rectilinear.errors import TextError
+from rectilinear.models.mode import eval_mode
 from rectilinear.models.stack import decoder_stack, forward, watch, width
 from rectilinear.models.submodules import watch_parts
 from rectilinear.ops.assemble import layer_results
@@ -60,6 +61,7 @@ def scan(
     seed: int = 0,
     provenance: dict[str, Any] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    on_gathered: Callable[[Gatherer], None] | None = None,
 ) -> ScanResult:
     """Measure the linearity of every layer of `model` in one pass over a text.
 
@@ -69,53 +71,11 @@ def scan(
     `window` is the longest context in tokens. A token is a sink where its stream norm is above `sink_multiple` times
     the median. `submodules` scores attention and MLP apart. `pairs` fits every span of layers as one map, on ordinary
     tokens, up to the length that `pairs_memory` GiB of products allow. `provenance` entries are added to the result's.
+    `on_gathered` is handed the moments that the result comes from.
 
     Raises TextError for text too short or empty, ModelError where the decoder stack is not found, NonFiniteError for
     NaN or infinite activations.
     """
-    result, _ = gathered(
-        model,
-        tokenizer,
-        texts,
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        tokens=tokens,
-        window=window,
-        holdout=holdout,
-        submodules=submodules,
-        pairs=pairs,
-        pairs_memory=pairs_memory,
-        sink_multiple=sink_multiple,
-        batch_tokens=batch_tokens,
-        layers_path=layers_path,
-        seed=seed,
-        provenance=provenance,
-        on_progress=on_progress,
-    )
-    return result
-
-
-def gathered(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase | None,
-    texts: Iterable[str] | None,
-    *,
-    input_ids: Any = None,
-    attention_mask: Any = None,
-    tokens: int | Literal["all"] | None = None,
-    window: int = 512,
-    holdout: float = 0.25,
-    submodules: bool = False,
-    pairs: bool = False,
-    pairs_memory: float = PAIRS_MEMORY,
-    sink_multiple: float = 10.0,
-    batch_tokens: int = 4096,
-    layers_path: str | None = None,
-    seed: int = 0,
-    provenance: dict[str, Any] | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> tuple[ScanResult, Gatherer]:
-    """Return what `scan` returns, and the moments behind it."""
     check_holdout(holdout)
     started = time.perf_counter()
     stack = decoder_stack(model, layers_path)
@@ -157,7 +117,9 @@ def gathered(
     if submodules:
         notes += _unrecognised(stack, layers)
     facts["seconds"] = round(time.perf_counter() - started, 3)
-    return ScanResult({**facts, **(provenance or {})}, layers, tuple(notes), arrays), gatherer
+    if on_gathered is not None:
+        on_gathered(gatherer)
+    return ScanResult({**facts, **(provenance or {})}, layers, tuple(notes), arrays)
 
 
 def _spans(gatherer: Gatherer, layers: int, d: int, pieces: Pieces, gib: float) -> list[str]:
@@ -182,26 +144,24 @@ def run_pass(
     """Run the model over all pieces once: the fit part, then the held-out part."""
     blocks = _blocks(pieces)
     done = 0
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode(), watch(stack, gatherer.on_layer), _watch_parts(stack, parts):
-            for part in (pieces.fit, pieces.heldout):
-                heldout = part is pieces.heldout
-                if heldout and part:
-                    for pair in (*gatherer.pairs(), *(parts.pairs.values() if parts else ())):
-                        pair.start_heldout(max(blocks.values()) + 1)
-                for batch in batches(part, batch_tokens):
-                    gatherer.rows = rows_of(batch, blocks if heldout else None)
-                    ids, mask = torch.from_numpy(batch.ids), torch.from_numpy(batch.mask)
-                    forward(
-                        model, stack, ids.to(model.device), None if batch.mask.all() else mask.long().to(model.device)
-                    )
-                    done += int(batch.mask.sum())
-                    if on_progress is not None:
-                        on_progress(Progress(done, pieces.tokens, gatherer.running_score()))
-    finally:
-        model.train(training)
+    with torch.inference_mode(), eval_mode(model), watch(stack, gatherer.on_layer), _watch_parts(stack, parts):
+        for part in (pieces.fit, pieces.heldout):
+            heldout = part is pieces.heldout
+            if heldout and part:
+                for pair in (*gatherer.pairs(), *(parts.pairs.values() if parts else ())):
+                    pair.start_heldout(max(blocks.values()) + 1)
+            for batch in batches(part, batch_tokens):
+                gatherer.rows = rows_of(batch, blocks if heldout else None)
+                done += run_batch(model, stack, batch)
+                if on_progress is not None:
+                    on_progress(Progress(done, pieces.tokens, gatherer.running_score()))
+
+
+def run_batch(model: PreTrainedModel, stack: torch.nn.ModuleList, batch: Batch) -> int:
+    """Let a batch pass through the model; return the number of its tokens, pads left out."""
+    ids, mask = torch.from_numpy(batch.ids), torch.from_numpy(batch.mask)
+    forward(model, stack, ids.to(model.device), None if batch.mask.all() else mask.long().to(model.device))
+    return int(batch.mask.sum())
 
 
 def _watch_parts(stack: torch.nn.ModuleList, parts: Submodules | None) -> AbstractContextManager[None]:

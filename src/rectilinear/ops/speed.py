@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rectilinear.models.logits import greedy_step
-from rectilinear.ops.predict import evaluating
+from rectilinear.models.mode import eval_mode
 from rectilinear.results import Speed
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def measure_speed(
     Generation is greedy, with a cache, one token a step; reading the prompt is timed apart.
     """
     timings = [_Timing() for _ in models]
-    with torch.inference_mode(), evaluating(models):
+    with torch.inference_mode(), eval_mode(*models):
         for repeat in range(repeats + 1):
             for model, prompt, timing in zip(models, prompts, timings, strict=True):
                 _round(model, prompt.to(model.device), new_tokens, timing)

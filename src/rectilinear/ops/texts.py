@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from rectilinear.core.linear import AffineMap, error_of, ratio
 from rectilinear.core.moments import Moments
 from rectilinear.errors import TextError
+from rectilinear.ops.layers import Gatherer
 from rectilinear.ops.pair import Pair
-from rectilinear.ops.scan import Progress, gathered
+from rectilinear.ops.scan import Progress, scan
 from rectilinear.results import ScanResult, Score, TextsResult
 
 if TYPE_CHECKING:
@@ -46,9 +47,13 @@ def scan_texts(
             if on_progress is not None:
                 on_progress(name, state)
 
+        def keep(gatherer: Gatherer, name: str = name) -> None:
+            pairs[name] = gatherer.pairs()
+
         facts = {"name": name, **((provenance or {}).get(name) or {})}
-        results[name], gatherer = gathered(model, tokenizer, documents, provenance=facts, on_progress=tell, **options)
-        pairs[name] = gatherer.pairs()
+        results[name] = scan(
+            model, tokenizer, documents, provenance=facts, on_progress=tell, on_gathered=keep, **options
+        )
     layers = range(len(next(iter(pairs.values()))))
     every = {name: [pair.every for pair in found] for name, found in pairs.items()}
     transfer: dict[str, dict[str, list[Table]]] = {

@@ -14,11 +14,11 @@ from rectilinear.core.prediction import CHUNK, leading, standing
 from rectilinear.data.tokens import encode
 from rectilinear.errors import ModelError, NonFiniteError, TextError
 from rectilinear.models.logits import check_causal
+from rectilinear.models.mode import eval_mode
 from rectilinear.models.runner import Runner
 from rectilinear.models.stack import context_limit, decoder_stack, forward, watch
 from rectilinear.ops.carriers import token_text
 from rectilinear.ops.maps import Maps
-from rectilinear.ops.predict import evaluating
 from rectilinear.ops.provenance import model_facts, run_facts
 from rectilinear.ops.scan import TRUSTED_TOKENS_PER_D
 from rectilinear.results import Guess, TokenResult, TokensResult
@@ -51,7 +51,7 @@ def tokens(
     if len(stack) != len(maps.layer):
         raise ModelError(f"expected the {len(maps.layer)} layers that the maps were fitted on, got {len(stack)}")
     trace = _Trace(maps)
-    with torch.inference_mode(), evaluating([model]):
+    with torch.inference_mode(), eval_mode(model):
         with watch(stack, trace.on_layer):
             forward(model, stack, ids[None].to(model.device), None)
         lens = _Lens(Runner(model, stack), trace.stream, ids, maps)

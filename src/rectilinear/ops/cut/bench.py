@@ -16,6 +16,7 @@ from rectilinear.core.spans import in_words
 from rectilinear.data.windows import drawn_windows, joined_windows
 from rectilinear.errors import ModelError, TextError, nearest
 from rectilinear.models.load import fingerprint, model_id
+from rectilinear.models.mode import eval_mode
 from rectilinear.models.projection import output_projection
 from rectilinear.models.runner import Runner
 from rectilinear.models.stack import context_limit, decoder_stack
@@ -301,13 +302,8 @@ class Bench:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Keep dropout and the like switched off, and gradients away."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(training)
+    with torch.no_grad(), eval_mode(model):
+        yield
 
 
 def options_of(plan: Plan, **others: Any) -> Options:
