@@ -61,7 +61,8 @@ class Moments:
         """
         work = torch.float64 if exact or x.dtype == torch.float64 else torch.float32
         x, z = x.to(work), z.to(work)
-        n = len(x) - (int(leave_out.sum()) if leave_out is not None else 0)
+        out = None if leave_out is None else leave_out.nonzero().flatten()
+        n = len(x) - (0 if out is None else len(out))
         if n == 0:
             return
         if self.n == 0:
@@ -70,10 +71,10 @@ class Moments:
             self.shift_z = _representable(z[rows].mean(0), work)
         a = x - self.shift_x.to(work)
         b = z - self.shift_z.to(work)
-        if leave_out is not None:
-            # Zeroed rows add nothing to any sum: cheaper than copying the others out.
-            a[leave_out] = 0
-            b[leave_out] = 0
+        if out is not None:
+            # Zeroed rows add nothing to any sum: cheaper than copying the others out, as these are few.
+            a.index_fill_(0, out, 0)
+            b.index_fill_(0, out, 0)
         with full_precision():
             _add_square(self.xx, a)
             self.xz += a.T @ b
