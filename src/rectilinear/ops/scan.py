@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -20,9 +21,11 @@ from rectilinear.models.submodules import watch_parts
 from rectilinear.ops.assemble import layer_results
 from rectilinear.ops.forecast import budget_of, check_holdout, context
 from rectilinear.ops.layers import SAMPLE, Gatherer, Rows
+from rectilinear.ops.pair import Pair
 from rectilinear.ops.pairs import Spans, widest
 from rectilinear.ops.parts import Submodules
 from rectilinear.ops.provenance import model_facts, run_facts
+from rectilinear.ops.spread import spread
 from rectilinear.results import LayerResult, ScanResult
 
 if TYPE_CHECKING:
@@ -148,8 +151,8 @@ def run_pass(
         for part in (pieces.fit, pieces.heldout):
             heldout = part is pieces.heldout
             if heldout and part:
-                for pair in (*gatherer.pairs(), *(parts.pairs.values() if parts else ())):
-                    pair.start_heldout(max(blocks.values()) + 1)
+                pairs = [*gatherer.pairs(), *(parts.pairs.values() if parts else ())]
+                spread(partial(Pair.start_heldout, blocks=max(blocks.values()) + 1), pairs)
             for batch in batches(part, batch_tokens):
                 gatherer.rows = rows_of(batch, blocks if heldout else None)
                 done += run_batch(model, stack, batch)
