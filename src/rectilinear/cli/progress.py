@@ -9,8 +9,8 @@ from rich.console import Console
 
 
 @contextmanager
-def progress_bar(console: Console) -> Iterator[Callable[[str, int, int | None, str], None]]:
-    """Give a function that shows (task, tokens done, of total or None, what is known so far), with tokens/s and time.
+def progress_bar(console: Console, unit: str = "tokens") -> Iterator[Callable[[str, int, int | None, str], None]]:
+    """Give a function that shows (task, `unit`s done, of total or None, what is known so far), with rate and time.
 
     Another task than before starts the clock again. On anything but a terminal the function does nothing.
     """
@@ -36,8 +36,8 @@ def progress_bar(console: Console) -> Iterator[Callable[[str, int, int | None, s
                 bar.reset(line, total=total, description=task)
             bar.update(line, total=total, completed=done)
             speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
-            rate = f" · {speed:,.0f} tokens/s" if speed else ""
-            count = "" if total is None else f"{done:,}/{total:,} tokens"
+            rate = f" · {speed:,.{0 if speed >= 10 else 1}f} {unit}/s" if speed else ""
+            count = "" if total is None else f"{done:,}/{total:,} {unit}"
             bar.update(line, count=count, rate=rate, said=f" · {said}" if said else "")
 
         yield show

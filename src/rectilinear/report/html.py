@@ -18,6 +18,7 @@ from rectilinear.report.svg import svg
 from rectilinear.report.text import number, percent, plain, token, visible
 from rectilinear.results import (
     EvalResult,
+    JudgeResult,
     PruneResult,
     ScanResult,
     SweepResult,
@@ -130,6 +131,12 @@ def prune_page(result: PruneResult, repaired: str) -> str:
 def eval_page(result: EvalResult) -> str:
     """Return an evaluation as a single HTML document."""
     return _render("eval.html.j2", result=result, facts=result.provenance, sections=sections(result), figures=[])
+
+
+def judging_page(result: JudgeResult) -> str:
+    """Return completions and their grades as a single HTML document."""
+    rows = [(c, [g for g in result.graded if (g.prompt, g.sample) == (c.prompt, c.sample)]) for c in result.completions]
+    return _render("judge.html.j2", result=result, facts=result.provenance, rows=rows, figures=[])
 
 
 def tokens_page(result: TokensResult) -> str:

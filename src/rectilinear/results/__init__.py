@@ -16,6 +16,7 @@ from rectilinear.results.evaluation import (
     TextScore,
 )
 from rectilinear.results.healing import HealPoint, HealResult, thinned
+from rectilinear.results.judging import JudgeResult
 from rectilinear.results.plan import Loss, Plan, PruneResult
 from rectilinear.results.scan import (
     LayerResult,
@@ -37,6 +38,7 @@ __all__ = [
     "Guess",
     "HealPoint",
     "HealResult",
+    "JudgeResult",
     "Lambada",
     "LayerResult",
     "Loss",
