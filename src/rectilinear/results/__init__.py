@@ -19,6 +19,7 @@ from rectilinear.results.healing import HealPoint, HealResult, thinned
 from rectilinear.results.plan import Loss, Plan, PruneResult
 from rectilinear.results.scan import (
     LayerResult,
+    Passage,
     ScanResult,
     Score,
     Sinks,
@@ -41,6 +42,7 @@ __all__ = [
     "LayerResult",
     "Loss",
     "ModelResult",
+    "Passage",
     "Plan",
     "Point",
     "Protocol",
