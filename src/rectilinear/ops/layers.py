@@ -18,6 +18,7 @@ from rectilinear.errors import NonFiniteError
 from rectilinear.ops.carriers import Carried
 from rectilinear.ops.pair import Pair
 from rectilinear.ops.pairs import Spans
+from rectilinear.ops.passage import Kept
 
 CALIBRATION_TOKENS = 1024  # the sink threshold is frozen after the first batches that hold this many
 TRIGGERS = 20  # worst tokens kept per layer
@@ -159,6 +160,7 @@ class Gatherer:
         self.sinks: Tensor | None = None  # of the layer that came last
         self.outputs: Moments  # of the last layer's ordinary outputs, as rows x
         self.spans: Spans | None = None
+        self.passage = Kept()
         self._multiple = sink_multiple
         self._sample_per_batch = sample_per_batch
         self._random = np.random.default_rng(seed)
@@ -190,6 +192,7 @@ class Gatherer:
         if self.rows.block is not None:
             squared = layer.pair.judge(x_rows, z_rows, self.rows.block.to(x_rows.device), sinks)
             layer.add_errors(squared, z_norm, sinks, self.rows)
+            self.passage.take(self.rows, squared, z_norm, sinks)
         layer.pair.update(x_rows, z_rows, sinks)
         if self.spans is not None:
             self.spans.take(index, x_rows, y_rows, sinks, heldout=self.rows.block is not None)

@@ -108,6 +108,7 @@ def scan(
     layers, arrays = layer_results(gatherer, parts, tokenizer, seed)
     if gatherer.spans is not None:
         arrays |= gatherer.spans.arrays()
+    arrays |= gatherer.passage.arrays()
     facts = {
         **_facts(model, pieces, layers),
         "window": window,
@@ -122,7 +123,9 @@ def scan(
     facts["seconds"] = round(time.perf_counter() - started, 3)
     if on_gathered is not None:
         on_gathered(gatherer)
-    return ScanResult({**facts, **(provenance or {})}, layers, tuple(notes), arrays)
+    return ScanResult(
+        {**facts, **(provenance or {})}, layers, tuple(notes), arrays, gatherer.passage.passage(tokenizer)
+    )
 
 
 def _spans(gatherer: Gatherer, layers: int, d: int, pieces: Pieces, gib: float) -> list[str]:

@@ -20,6 +20,7 @@ from rectilinear.results.judging import JudgeResult
 from rectilinear.results.plan import Loss, Plan, PruneResult
 from rectilinear.results.scan import (
     LayerResult,
+    Passage,
     ScanResult,
     Score,
     Sinks,
@@ -43,6 +44,7 @@ __all__ = [
     "LayerResult",
     "Loss",
     "ModelResult",
+    "Passage",
     "Plan",
     "Point",
     "Protocol",

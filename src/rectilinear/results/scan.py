@@ -113,28 +113,40 @@ class LayerResult:
 
 
 @dataclass(frozen=True)
+class Passage:
+    """A passage of the held-out text: its first token's place, from 0, in a document, and its n tokens as text."""
+
+    document: int
+    position: int
+    tokens: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ScanResult:
     """A scan of one model on one text.
 
     provenance: model, revision, text, tokens, tokens_fit, tokens_heldout, documents, unit, tokens_per_d,
     tokens_per_d_ordinary, d, window, dtype, device, seed, versions, command, time, seconds.
     arrays: numpy arrays by name (`error_histogram` [L, bins], `error_edges` [bins + 1], per-block bootstrap sums,
-    `eigenvalues` [L, d], ...). warnings: plain sentences.
+    `eigenvalues` [L, d], ...). warnings: plain sentences. passage: held-out text whose relative errors are kept token
+    by token (`passage_error` [L, n], `passage_sink` [L, n]); None where nothing was held out.
     """
 
     provenance: dict[str, Any]
     layers: tuple[LayerResult, ...]
     warnings: tuple[str, ...] = ()
     arrays: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    passage: Passage | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON document: schema, kind, provenance, summary, warnings, layers."""
+        """Return the JSON document: schema, kind, provenance, summary, warnings, passage, layers."""
         return {
             "schema": SCHEMA,
             "kind": "scan",
             "provenance": self.provenance,
             "summary": self.summary(),
             "warnings": list(self.warnings),
+            "passage": None if self.passage is None else dataclasses.asdict(self.passage),
             "layers": [clean(dataclasses.asdict(layer)) for layer in self.layers],
         }
 
@@ -172,9 +184,15 @@ class ScanResult:
             )
         try:
             layers = tuple(_layer(item) for item in document["layers"])
-            return cls(dict(document["provenance"]), layers, tuple(document["warnings"]), arrays or {})
+            passage = _passage(document.get("passage"))
+            return cls(dict(document["provenance"]), layers, tuple(document["warnings"]), arrays or {}, passage)
         except (KeyError, TypeError, AttributeError) as error:
             raise ResultError(f"the scan result is damaged: {error}; scan again") from error
+
+
+def _passage(item: dict[str, Any] | None) -> Passage | None:
+    """Rebuild a passage, None for a scan made before they were kept."""
+    return None if item is None else Passage(item["document"], item["position"], tuple(item["tokens"]))
 
 
 def _layer(item: dict[str, Any]) -> LayerResult:
