@@ -16,6 +16,7 @@ from rectilinear.core.moments import Moments
 from rectilinear.core.tails import LogHistogram
 from rectilinear.errors import NonFiniteError
 from rectilinear.ops.carriers import Carried
+from rectilinear.ops.kept import Keeper
 from rectilinear.ops.pair import Pair
 from rectilinear.ops.pairs import Spans
 
@@ -159,6 +160,7 @@ class Gatherer:
         self.sinks: Tensor | None = None  # of the layer that came last
         self.outputs: Moments  # of the last layer's ordinary outputs, as rows x
         self.spans: Spans | None = None
+        self.keeper: Keeper | None = None
         self._multiple = sink_multiple
         self._sample_per_batch = sample_per_batch
         self._random = np.random.default_rng(seed)
@@ -196,6 +198,13 @@ class Gatherer:
         if index == len(self.layers) - 1:
             self.outputs.update(y_rows, y_rows[:, :0], leave_out=sinks)
         self._sample(layer, y_rows, sinks)
+
+    def start_heldout(self, blocks: int) -> None:
+        """Fit the maps on what has been seen so far; what comes now is held out, in so many blocks."""
+        if self.keeper is not None:
+            self.keeper.fitted(self.pairs())
+        for pair in self.pairs():
+            pair.start_heldout(blocks)
 
     def pairs(self) -> list[Pair]:
         """Return the (x, z) pair of every layer."""

@@ -18,6 +18,8 @@ from rectilinear.results.evaluation import (
 from rectilinear.results.healing import HealPoint, HealResult, thinned
 from rectilinear.results.plan import Loss, Plan, PruneResult
 from rectilinear.results.scan import (
+    MOMENTS,
+    MOMENTS_DOCUMENT,
     LayerResult,
     ScanResult,
     Score,
@@ -31,6 +33,8 @@ from rectilinear.results.texts import TextsResult
 from rectilinear.results.tokens import Guess, TokenResult, TokensResult
 
 __all__ = [
+    "MOMENTS",
+    "MOMENTS_DOCUMENT",
     "SCHEMA",
     "Divergence",
     "EvalResult",

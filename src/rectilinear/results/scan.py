@@ -13,6 +13,8 @@ import numpy as np
 from rectilinear.errors import ResultError
 from rectilinear.results.document import SCHEMA, clean, mean
 
+MOMENTS, MOMENTS_DOCUMENT = "moments", "moments.json"  # kept in a folder within the result's
+
 
 @dataclass(frozen=True)
 class Score:
@@ -119,13 +121,15 @@ class ScanResult:
     provenance: model, revision, text, tokens, tokens_fit, tokens_heldout, documents, unit, tokens_per_d,
     tokens_per_d_ordinary, d, window, dtype, device, seed, versions, command, time, seconds.
     arrays: numpy arrays by name (`error_histogram` [L, bins], `error_edges` [bins + 1], per-block bootstrap sums,
-    `eigenvalues` [L, d], ...). warnings: plain sentences.
+    `eigenvalues` [L, d], ...). moments: the folder that they are kept in, None where they are not. warnings: plain
+    sentences.
     """
 
     provenance: dict[str, Any]
     layers: tuple[LayerResult, ...]
     warnings: tuple[str, ...] = ()
     arrays: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    moments: Path | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document: schema, kind, provenance, summary, warnings, layers."""
@@ -154,6 +158,8 @@ class ScanResult:
 
     def save(self, out: str | Path, *, force: bool = False) -> Path:
         """Write the whole folder (JSON, arrays, CSV, plots, HTML report) at once or not at all; return its path.
+
+        Moments that were kept go with it.
 
         Raises ResultError where the folder exists and `force` is False, or where it cannot be written.
         """
