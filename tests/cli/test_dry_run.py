@@ -40,6 +40,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(bare, tmp_path, mo
     }
     assert sorted(tmp_path.rglob("*")) == before
     assert "all" in dry_run(bare, "--tokens", "all").stdout
+    assert "on disk 80,688 bytes (80.69 kB)" in " ".join(dry_run(bare, "--keep-moments").stdout.split())
 
 
 def test_a_dry_run_as_json(bare):

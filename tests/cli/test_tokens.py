@@ -73,6 +73,25 @@ def test_a_scan_tells_which_tokens_carry_its_error(folder, text, tmp_path):
     assert told["tokens"][0]["mean"] == max(row["mean"] for row in told["tokens"])
 
 
+def test_maps_come_from_a_scan_that_kept_its_moments(folder, text, tmp_path, capsys, monkeypatch):
+    out, plain = tmp_path / "deep" / "kept", tmp_path / "plain"
+    for target, more in ((out, ["--keep-moments"]), (plain, [])):
+        arguments = ["scan", folder, "--text", text, "--window", "32", "--out", target, *more]
+        done = CliRunner().invoke(app, list(map(str, arguments)))
+        assert done.exit_code == 0, done.output
+    assert [path.name for path in out.parent.iterdir()] == ["kept"]  # nothing is left beside it
+    found = json.loads(run(folder, *PROMPT, "--maps", out, "--json").stdout)
+    assert found["provenance"]["maps"]["text"] == "docs.jsonl" and found["provenance"]["maps"]["tokens"] == 1200
+    cases = [
+        (["tokens", folder, *PROMPT, "--maps", plain], "--keep-moments"),
+        (["tokens", folder, *PROMPT, "--maps", out, "--tokens", "99", "--sink-multiple", "9"], "--tokens, --sink-mul"),
+        (["tokens", folder, *PROMPT, "--maps", out, "--text", text, "--window", "32"], "without --text, --window"),
+        (["scan", folder, "--text", text, "--keep-moments", "--json"], "expected --out with --keep-moments"),
+    ]
+    for arguments, expected in cases:
+        assert expected in fails(arguments, capsys, monkeypatch)
+
+
 def test_help_names_the_options():
     said = run("--help").stdout
     assert all(option in said for option in ("--prompt", "--file", "--maps", "--text", "--tokens"))

@@ -56,6 +56,8 @@ def _lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
     yield "batches", f"{forecast.batches:,}, more where documents are short" if known else "as many as the text fills"
     yield "weights", f"{_size(forecast.weights_bytes)} in {forecast.dtype}"
     yield "moments", f"{_size(forecast.moments_bytes)}; with sinks {_size(forecast.moments_bytes_most)}"
+    if forecast.kept_bytes:
+        yield "on disk", f"{_size(forecast.kept_bytes)}; with sinks {_size(forecast.kept_bytes_most)}"
 
 
 def _size(count: int) -> str:

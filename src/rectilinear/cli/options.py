@@ -25,6 +25,12 @@ LayersPath = Annotated[
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
 
 
+def given(context: typer.Context, *names: str) -> list[str]:
+    """Return those of the parameters `names` that stand on the command line, as options."""
+    found = ((name, context.get_parameter_source(name)) for name in names)
+    return ["--" + name.replace("_", "-") for name, source in found if source and source.name == "COMMANDLINE"]
+
+
 def token_budget(value: str | None) -> int | Literal["all"] | None:
     """Return --tokens as a number, "all", or None where it is not given; raises TextError for anything else."""
     if value is None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,7 +28,7 @@ from rectilinear.cli.options import (
     token_budget,
 )
 from rectilinear.cli.progress import progress_bar
-from rectilinear.errors import TextError
+from rectilinear.errors import ResultError, TextError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -39,6 +42,8 @@ rectilinear scan demo
 rectilinear scan HuggingFaceTB/SmolLM2-135M --text notes.txt --tokens 100000
 
 rectilinear scan ./my-model --text corpus.jsonl.gz --window 2048 --dtype bfloat16 --out my-scan
+
+rectilinear scan demo --keep-moments --out kept
 
 rectilinear scan demo --text prose=articles.txt --text code=src.txt
 
@@ -69,6 +74,10 @@ def scan(
     force: Force = False,
     json: Json = False,
     submodules: Annotated[bool, typer.Option("--submodules", help="Score attention and MLP apart as well.")] = False,
+    keep_moments: Annotated[
+        bool,
+        typer.Option("--keep-moments", help="Keep the moments in the folder: `tokens --maps` needs no fit then."),
+    ] = False,
     pairs: Annotated[
         bool, typer.Option("--pairs", help="Fit every span of layers as one map as well, on ordinary tokens.")
     ] = False,
@@ -98,6 +107,8 @@ def scan(
     target = out if out is not None else None if json else Path(f"scan-{slug(model)}")
     from rectilinear.report.folder import check_writable
 
+    if keep_moments and target is None:
+        raise ResultError("expected --out with --keep-moments and --json: the moments are kept in the folder")
     if target is not None:
         check_writable(target, force, "texts.json" if len(text or []) > 1 else "result.json")
     from rectilinear.data.text import read_text
@@ -116,13 +127,14 @@ def scan(
         "submodules": submodules,
         "batch_tokens": batch_tokens,
         "layers_path": layers_path,
+        "keep_moments": keep_moments,
     }
     if dry_run:
         from rectilinear.cli.dry import tell
 
         tell(model, loading, sizes, text=", ".join(source.id for source in sources.values()), out=target, json=json)
         return
-    with progress_bar(Console(stderr=True)) as show:
+    with progress_bar(Console(stderr=True)) as show, _beside(target, keep_moments) as moments:
         show(f"loading {model}", 0, None, "")
         from rectilinear.models.load import load
         from rectilinear.ops.scan import Progress
@@ -135,7 +147,14 @@ def scan(
             show(f"scanning {name}".strip(), state.done, state.total, said)
 
         facts = {"model": model, "command": shlex.join(["rectilinear", *sys.argv[1:]])}
-        wishes = {**sizes, "pairs": pairs, "pairs_memory": pairs_memory, "sink_multiple": sink_multiple, "seed": seed}
+        wishes = {
+            **sizes,
+            "pairs": pairs,
+            "pairs_memory": pairs_memory,
+            "sink_multiple": sink_multiple,
+            "seed": seed,
+            "keep_moments": moments,
+        }
         result: ScanResult | TextsResult
         if len(sources) > 1:
             from rectilinear.ops.texts import scan_texts
@@ -160,8 +179,9 @@ def scan(
                 on_progress=partial(on_progress, name),
                 **wishes,
             )
-    if target is not None:
-        result.save(target, force=force)
+        if target is not None:
+            show("writing the report", 0, None, "")
+            result.save(target, force=force)
     if json:
         sys.stdout.write(result.to_json() + "\n")
     else:
@@ -169,6 +189,17 @@ def scan(
     if target is not None:
         note = Console(stderr=True, soft_wrap=True, highlight=False)
         note.print(f"Report: {target / ('texts.html' if len(sources) > 1 else 'report.html')}", markup=False)
+
+
+@contextmanager
+def _beside(target: Path | None, wanted: bool) -> Iterator[Path | None]:
+    """Give a folder beside `target` for moments, if any are wanted, and take it away in the end."""
+    if not wanted or target is None:
+        yield None
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
+        yield Path(folder)
 
 
 def _named(texts: list[str]) -> dict[str, str]:

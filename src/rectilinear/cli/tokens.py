@@ -20,6 +20,7 @@ from rectilinear.cli.options import (
     LayersPath,
     Revision,
     TrustRemoteCode,
+    given,
     slug,
     token_budget,
 )
@@ -43,6 +44,7 @@ rectilinear tokens demo --prompt "One, two," --maps tokens-demo --json | jq .tok
 
 
 def tokens(
+    context: typer.Context,
     model: Annotated[
         str | None,
         typer.Argument(help="A Hub id, a local folder, a .gguf file, or 'demo' (SmolLM2-135M, no Hub needed)."),
@@ -60,7 +62,11 @@ def tokens(
     ] = None,
     maps: Annotated[
         Path | None,
-        typer.Option(help="A folder with maps of this model, fitted before.", metavar="DIR", show_default="fit them"),
+        typer.Option(
+            help="Maps fitted before: a folder of `rectilinear tokens`, or of `scan --keep-moments`.",
+            metavar="DIR",
+            show_default="fit them",
+        ),
     ] = None,
     text: Annotated[
         str,
@@ -98,6 +104,9 @@ def tokens(
         return
     if model is None:
         raise ModelError("expected a model, or --corpus SCAN_DIR: got neither")
+    idle = given(context, "text", "tokens", "window", "sink_multiple") if maps is not None else []
+    if idle:
+        raise TextError(f"expected --maps without {', '.join(idle)}: maps that are there are not fitted; leave one out")
     asked = _prompt(prompt, file)
     budget = token_budget(tokens)
     target = out or (None if json else Path(f"tokens-{slug(model)}"))

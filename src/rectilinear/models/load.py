@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 DEMO = "demo"
+PROBE = "One,  two\n\tand 1234.5: it's naïve – 語 😀 </s>"  # text that tokenizers cut each in their own way
 
 
 def load(
@@ -121,6 +122,13 @@ def fingerprint(model: PreTrainedModel) -> str:
         if values.device.type != "meta" and type(values) is torch.Tensor:  # quantisers' own kinds show none
             digest.update(values.flatten()[:8].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return 16 hex digits that tell tokenizers apart: by the vocabulary, and by how some text is cut."""
+    cut = tokenizer(PROBE, verbose=False)["input_ids"]
+    known = json.dumps([sorted(tokenizer.get_vocab().items()), cut])
+    return hashlib.sha256(known.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _without_dtype(config: dict[Any, Any]) -> dict[str, Any]:

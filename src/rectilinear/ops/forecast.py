@@ -23,7 +23,8 @@ class Forecast:
     tokens_per_d: tokens over width, of all tokens ("paper") and of those that the maps are fitted on ("heldout").
     window: the longest context, as it will be. batches: forward passes, if every document fills its windows; None
     where all tokens are read. weights_bytes: of the model in its precision `dtype`. moments_bytes: of what the scan
-    keeps in any case; moments_bytes_most: with sink tokens in every layer.
+    keeps in any case; moments_bytes_most: with sink tokens in every layer. kept_bytes, kept_bytes_most: the same of the
+    files that are kept on disk, 0 where none are.
     """
 
     layers: int
@@ -36,6 +37,8 @@ class Forecast:
     weights_bytes: int
     moments_bytes: int
     moments_bytes_most: int
+    kept_bytes: int = 0
+    kept_bytes_most: int = 0
 
 
 def forecast(
@@ -47,6 +50,7 @@ def forecast(
     submodules: bool = False,
     batch_tokens: int = 4096,
     layers_path: str | None = None,
+    keep_moments: bool = False,
 ) -> Forecast:
     """Return what `scan` with these options would take; `model` may be on the meta device (`models.load.skeleton`).
 
@@ -60,6 +64,8 @@ def forecast(
     linear_map = 4 * d * (d + 1) if holdout else 0  # float32, as a pair keeps it while it judges
     outputs = _nbytes(Moments.empty(d, 0, "meta"))  # of the last layer
     kept = pairs * (group + linear_map)
+    # Of x^T x the lower triangle; apart for the tokens that fit and those that judge.
+    on_disk = keep_moments * layers * (2 if holdout else 1) * (group - 4 * d * (d - 1))
     batches = per_d = None
     if budget is not None:
         fit = round(budget * (1 - holdout))
@@ -76,6 +82,8 @@ def forecast(
         weights_bytes=sum(weight.numel() * weight.element_size() for weight in model.parameters()),
         moments_bytes=kept + outputs,
         moments_bytes_most=2 * kept + outputs,
+        kept_bytes=on_disk,
+        kept_bytes_most=2 * on_disk,
     )
 
 

@@ -16,6 +16,7 @@ from rectilinear.core.moments import Moments
 from rectilinear.core.tails import LogHistogram
 from rectilinear.errors import NonFiniteError
 from rectilinear.ops.carriers import Carried
+from rectilinear.ops.kept import Keeper
 from rectilinear.ops.pair import Pair
 from rectilinear.ops.pairs import Spans
 from rectilinear.ops.passage import Kept
@@ -161,6 +162,7 @@ class Gatherer:
         self.outputs: Moments  # of the last layer's ordinary outputs, as rows x
         self.spans: Spans | None = None
         self.passage = Kept()
+        self.keeper: Keeper | None = None
         self._multiple = sink_multiple
         self._sample_per_batch = sample_per_batch
         self._random = np.random.default_rng(seed)

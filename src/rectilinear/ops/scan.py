@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,11 +16,13 @@ import torch
 
 from rectilinear.data.pieces import Batch, Piece, Pieces, batches, cut_pieces, from_ids
 from rectilinear.errors import TextError
+from rectilinear.models.load import tokenizer_fingerprint
 from rectilinear.models.mode import eval_mode
 from rectilinear.models.stack import decoder_stack, forward, watch, width
 from rectilinear.models.submodules import watch_parts
 from rectilinear.ops.assemble import layer_results
 from rectilinear.ops.forecast import budget_of, check_holdout, context
+from rectilinear.ops.kept import Keeper
 from rectilinear.ops.layers import SAMPLE, Gatherer, Rows
 from rectilinear.ops.pair import Pair
 from rectilinear.ops.pairs import Spans, widest
@@ -62,6 +65,7 @@ def scan(
     batch_tokens: int = 4096,
     layers_path: str | None = None,
     seed: int = 0,
+    keep_moments: str | Path | None = None,
     provenance: dict[str, Any] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_gathered: Callable[[Gatherer], None] | None = None,
@@ -73,11 +77,12 @@ def scan(
     paper's score covers all. `tokens` defaults to 32 times the stream's width and at least 16,384; "all" reads all.
     `window` is the longest context in tokens. A token is a sink where its stream norm is above `sink_multiple` times
     the median. `submodules` scores attention and MLP apart. `pairs` fits every span of layers as one map, on ordinary
-    tokens, up to the length that `pairs_memory` GiB of products allow. `provenance` entries are added to the result's.
-    `on_gathered` is handed the moments that the result comes from.
+    tokens, up to the length that `pairs_memory` GiB of products allow. `keep_moments` is a new or empty folder for the
+    moments of all layers; `Maps.load` and `KeptMoments` read them from a saved result. `provenance` entries are added
+    to the result's. `on_gathered` is handed the moments that the result comes from.
 
     Raises TextError for text too short or empty, ModelError where the decoder stack is not found, NonFiniteError for
-    NaN or infinite activations.
+    NaN or infinite activations, ResultError where the moments cannot be kept.
     """
     check_holdout(holdout)
     started = time.perf_counter()
@@ -101,6 +106,7 @@ def scan(
 
     sample = math.ceil(SAMPLE / math.ceil(pieces.tokens / batch_tokens))
     gatherer = Gatherer(len(stack), sink_multiple=sink_multiple, sample_per_batch=sample, seed=seed)
+    gatherer.keeper = None if keep_moments is None else Keeper(keep_moments)
     parts = Submodules(gatherer) if submodules else None
     if pairs:
         notes += _spans(gatherer, len(stack), width(model), pieces, pairs_memory)
@@ -110,7 +116,7 @@ def scan(
         arrays |= gatherer.spans.arrays()
     arrays |= gatherer.passage.arrays()
     facts = {
-        **_facts(model, pieces, layers),
+        **_facts(model, tokenizer, pieces, layers),
         "window": window,
         "holdout": holdout,
         "seed": seed,
@@ -121,11 +127,13 @@ def scan(
     if submodules:
         notes += _unrecognised(stack, layers)
     facts["seconds"] = round(time.perf_counter() - started, 3)
+    facts |= provenance or {}
+    if gatherer.keeper is not None:
+        gatherer.keeper.finish(gatherer.pairs(), facts, [p.limit(sink_multiple) for p in gatherer.positions])
     if on_gathered is not None:
         on_gathered(gatherer)
-    return ScanResult(
-        {**facts, **(provenance or {})}, layers, tuple(notes), arrays, gatherer.passage.passage(tokenizer)
-    )
+    kept = None if keep_moments is None else Path(keep_moments)
+    return ScanResult(facts, layers, tuple(notes), arrays, gatherer.passage.passage(tokenizer), kept)
 
 
 def _spans(gatherer: Gatherer, layers: int, d: int, pieces: Pieces, gib: float) -> list[str]:
@@ -154,6 +162,8 @@ def run_pass(
         for part in (pieces.fit, pieces.heldout):
             heldout = part is pieces.heldout
             if heldout and part:
+                if gatherer.keeper is not None:
+                    gatherer.keeper.fitted(gatherer.pairs())
                 pairs = [*gatherer.pairs(), *(parts.pairs.values() if parts else ())]
                 spread(partial(Pair.start_heldout, blocks=max(blocks.values()) + 1), pairs)
             for batch in batches(part, batch_tokens):
@@ -202,10 +212,16 @@ def _numpy(values: Any) -> np.ndarray:
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
-def _facts(model: PreTrainedModel, pieces: Pieces, layers: tuple[LayerResult, ...]) -> dict[str, Any]:
+def _facts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    pieces: Pieces,
+    layers: tuple[LayerResult, ...],
+) -> dict[str, Any]:
     d = width(model)
     return {
         **model_facts(model),
+        "tokenizer_fingerprint": None if tokenizer is None else tokenizer_fingerprint(tokenizer),
         "text": "texts given in Python",
         "tokens": pieces.tokens,
         "tokens_fit": pieces.tokens_fit,

@@ -18,6 +18,7 @@ from rectilinear.models.mode import eval_mode
 from rectilinear.models.runner import Runner
 from rectilinear.models.stack import context_limit, decoder_stack, forward, watch
 from rectilinear.ops.carriers import token_text
+from rectilinear.ops.kept import MODEL_FACTS
 from rectilinear.ops.maps import Maps
 from rectilinear.ops.provenance import model_facts, run_facts
 from rectilinear.ops.scan import TRUSTED_TOKENS_PER_D
@@ -45,7 +46,7 @@ def tokens(
     """
     notes: list[str] = []
     ids = _ids(model, tokenizer, prompt, notes)
-    maps.check(model)
+    maps.check(model, tokenizer)
     check_causal(model)
     stack = decoder_stack(model, layers_path)
     if len(stack) != len(maps.layer):
@@ -63,10 +64,11 @@ def tokens(
         )
     facts = {
         **model_facts(model),
+        "tokenizer_fingerprint": maps.facts["tokenizer_fingerprint"],
         "prompt_tokens": len(ids),
         "layers": len(stack),
         "d": maps.facts["d"],
-        "maps": {k: v for k, v in maps.facts.items() if k not in ("model", "fingerprint", "d")},
+        "maps": {k: v for k, v in maps.facts.items() if k not in MODEL_FACTS},
         **run_facts(),
         **(provenance or {}),
     }

@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import safetensors.numpy
 
 from rectilinear.errors import ResultError
-from rectilinear.results import ScanResult
+from rectilinear.results import MOMENTS, MOMENTS_DOCUMENT, ScanResult
 
 if TYPE_CHECKING:
     from rectilinear.report.shapes import Drawing
@@ -39,7 +40,19 @@ def fill(result: ScanResult, folder: Path) -> None:
     # Bytes first: safetensors' own writer hides a full disk behind its own error. C order: it ignores strides.
     arrays = {name: np.asarray(array, order="C") for name, array in result.arrays.items()}
     (folder / ARRAYS).write_bytes(safetensors.numpy.save(arrays))
+    if result.moments is not None:
+        _link(result.moments, folder / MOMENTS)
     _draw(result, folder, png=True)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give the files of a folder a place in another one too: they are large, and never changed, only replaced."""
+    target.mkdir()
+    for file in source.iterdir():
+        try:
+            os.link(file, target / file.name)
+        except OSError:  # another disk, or one that has no such links
+            shutil.copyfile(file, target / file.name)
 
 
 def load(path: str | Path) -> ScanResult:
@@ -58,11 +71,12 @@ def load(path: str | Path) -> ScanResult:
         raise ResultError(f"cannot read {file}: {error}; scan again") from error
     if not isinstance(document, dict):
         raise ResultError(f"expected a result document in {file}, got {type(document).__name__}; scan again")
-    arrays = file.with_name(ARRAYS)
+    arrays, moments = file.with_name(ARRAYS), file.with_name(MOMENTS)
     try:
-        return ScanResult.from_dict(document, safetensors.numpy.load_file(arrays) if arrays.exists() else {})
+        result = ScanResult.from_dict(document, safetensors.numpy.load_file(arrays) if arrays.exists() else {})
     except (safetensors.SafetensorError, OSError) as error:
         raise ResultError(f"cannot read {arrays}: {error}; scan again") from error
+    return replace(result, moments=moments) if (moments / MOMENTS_DOCUMENT).is_file() else result
 
 
 def render(result: ScanResult, out_dir: Path, *, png: bool = False) -> None:

@@ -19,6 +19,8 @@ from rectilinear.results.healing import HealPoint, HealResult, thinned
 from rectilinear.results.judging import JudgeResult
 from rectilinear.results.plan import Loss, Plan, PruneResult
 from rectilinear.results.scan import (
+    MOMENTS,
+    MOMENTS_DOCUMENT,
     LayerResult,
     Passage,
     ScanResult,
@@ -33,6 +35,8 @@ from rectilinear.results.texts import TextsResult
 from rectilinear.results.tokens import Guess, TokenResult, TokensResult
 
 __all__ = [
+    "MOMENTS",
+    "MOMENTS_DOCUMENT",
     "SCHEMA",
     "Divergence",
     "EvalResult",
