@@ -11,7 +11,7 @@ import torch
 from rectilinear.core.moments import Moments
 from rectilinear.core.spectra import anisotropy, effective_rank, two_nn
 from rectilinear.core.tails import LogHistogram
-from rectilinear.ops.carriers import by_class, by_token, kinds_of, token_text
+from rectilinear.ops.carriers import TAIL, by_class, by_token, token_text
 from rectilinear.ops.layers import Gatherer, Layer
 from rectilinear.ops.parts import Submodules
 from rectilinear.ops.spread import spread
@@ -31,9 +31,6 @@ def layer_results(
     # A layer's outputs are the next layer's inputs: their moments are at hand.
     outputs = [layer.pair.ordinary for layer in layers[1:]] + [gatherer.outputs]
     solved = spread(lambda pair: _Solved.of(*pair, seed), list(zip(layers, outputs, strict=True)))
-    # Every layer sees the same tokens, but not the same sinks.
-    seen = [np.flatnonzero(layer.carried.counts) for layer in layers]
-    kinds = None if tokenizer is None else kinds_of(tokenizer, np.unique(np.concatenate(seen)))
     results = []
     for index, (layer, figures) in enumerate(zip(layers, solved, strict=True)):
         norms = gatherer.positions[index + 1].norms
@@ -53,7 +50,7 @@ def layer_results(
                 spectrum=figures.spectrum,
                 triggers=_triggers(layer, tokenizer),
                 error_tokens=by_token(layer.carried, tokenizer),
-                error_classes=() if kinds is None else by_class(layer.carried, kinds),
+                error_classes=() if gatherer.kinds is None else by_class(layer.carried, gatherer.kinds.table),
                 submodules=_submodules(index, parts, seed),
             )
         )
@@ -94,7 +91,7 @@ def _tails(errors: LogHistogram) -> Tails:
         share_01=errors.share_of_worst(0.001),
         share_1=errors.share_of_worst(0.01),
         share_5=errors.share_of_worst(0.05),
-        tail_index=errors.tail_index(0.05),
+        tail_index=errors.tail_index(TAIL),
     )
 
 

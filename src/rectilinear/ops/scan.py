@@ -21,6 +21,7 @@ from rectilinear.models.mode import eval_mode
 from rectilinear.models.stack import decoder_stack, forward, watch, width
 from rectilinear.models.submodules import watch_parts
 from rectilinear.ops.assemble import layer_results
+from rectilinear.ops.carriers import Kinds
 from rectilinear.ops.forecast import budget_of, check_holdout, context
 from rectilinear.ops.kept import Keeper
 from rectilinear.ops.layers import SAMPLE, Gatherer, Rows
@@ -106,6 +107,7 @@ def scan(
 
     sample = math.ceil(SAMPLE / math.ceil(pieces.tokens / batch_tokens))
     gatherer = Gatherer(len(stack), sink_multiple=sink_multiple, sample_per_batch=sample, seed=seed)
+    gatherer.kinds = None if tokenizer is None else Kinds(tokenizer)
     gatherer.keeper = None if keep_moments is None else Keeper(keep_moments)
     parts = Submodules(gatherer) if submodules else None
     if pairs:

@@ -60,23 +60,34 @@ def load(path: str | Path) -> ScanResult:
 
     Raises ResultError where it is missing, damaged or of another schema.
     """
-    file = Path(path) if Path(path).is_file() else Path(path) / DOCUMENT
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ResultError(
-            f"expected a folder written by `rectilinear scan`, got {path}: no {DOCUMENT} there"
-        ) from error
-    except (ValueError, OSError) as error:
-        raise ResultError(f"cannot read {file}: {error}; scan again") from error
-    if not isinstance(document, dict):
-        raise ResultError(f"expected a result document in {file}, got {type(document).__name__}; scan again")
+    file, document = read_document(path, DOCUMENT, "scan")
     arrays, moments = file.with_name(ARRAYS), file.with_name(MOMENTS)
     try:
         result = ScanResult.from_dict(document, safetensors.numpy.load_file(arrays) if arrays.exists() else {})
     except (safetensors.SafetensorError, OSError) as error:
         raise ResultError(f"cannot read {arrays}: {error}; scan again") from error
     return replace(result, moments=moments) if (moments / MOMENTS_DOCUMENT).is_file() else result
+
+
+def read_document(path: str | Path, name: str, command: str) -> tuple[Path, dict[str, Any]]:
+    """Return the document `name` in a folder, or the file that `path` is, and what it holds.
+
+    Raises ResultError, saying which `command` writes it, where it is missing or damaged.
+    """
+    file = Path(path) if Path(path).is_file() else Path(path) / name
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ResultError(
+            f"expected a folder written by `rectilinear {command}`, got {path}: no {name} there"
+        ) from error
+    except (ValueError, OSError) as error:
+        raise ResultError(f"cannot read {file}: {error}; run rectilinear {command} again") from error
+    if not isinstance(document, dict):
+        raise ResultError(
+            f"expected a result document in {file}, got {type(document).__name__}; run rectilinear {command} again"
+        )
+    return file, document
 
 
 def render(result: ScanResult, out_dir: Path, *, png: bool = False) -> None:

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from rectilinear.core.spans import in_words
-from rectilinear.report.carriers import classes
+from rectilinear.report.carriers import classes, strings, worst
 from rectilinear.report.heatmap import DEEP, SHADES, SHOWN, shade
 from rectilinear.report.judged import sections
 from rectilinear.report.plots import overlay, scan_figures
@@ -57,6 +57,12 @@ CAPTIONS = {
         "one map fitted for the whole span, and of the maps of its single layers applied in turn. Where the right is "
         "paler than the left, seemingly linear layers add up to something that is not.",
     ),
+    "carriers": (
+        "Carriers of the error",
+        "Above: of the squared error that each layer's map leaves on unseen text, the share of every kind of token. "
+        "Below: that of the tokens that carry most in the mean layer; blank below 0.1 %, or where a token is not among "
+        "the layer's twenty heaviest.",
+    ),
     "sweep": (
         "What each layer less costs",
         "Perplexity of the judging text and divergence from the dense model over the number of layers changed (the "
@@ -101,6 +107,20 @@ def texts_page(result: TextsResult, figures: dict[str, Drawing]) -> str:
     """Return the scans of several texts, and how far the maps of each carry, as a single HTML document."""
     rows = [(name, scan, scan.summary()) for name, scan in result.results.items()]
     return _render("texts.html.j2", result=result, rows=rows, what="text", figures=_drawn(figures))
+
+
+def carriers_page(result: ScanResult, figures: dict[str, Drawing]) -> str:
+    """Return which tokens carry the error of a scan, and its worst ones, as a single HTML document."""
+    triggers = [(layer.layer, trigger) for layer in result.layers for trigger in layer.triggers]
+    return _render(
+        "carriers.html.j2",
+        facts=result.provenance,
+        worst=list(worst(result)),
+        classes=classes(result),
+        strings=strings(result),
+        triggers=triggers,
+        figures=_drawn(figures),
+    )
 
 
 def sweep_page(result: SweepResult, figures: dict[str, Drawing]) -> str:
@@ -157,16 +177,17 @@ def tokens_page(result: TokensResult) -> str:
 
 def _cell(one: TokenResult, layer: int) -> dict[str, Any]:
     """Return one cell of the heat map: its tenth, and all that is known of the layer on the token, a line each."""
-    logit, linear = one.logit_lens[layer + 1], one.linear_lens[layer + 1]
-    known = (
+    known = [
         ("relative error", number(one.relative_error[layer])),
         ("bias of the map", number(one.bias_share[layer])),
         ("stream norm", number(one.stream_norm[layer], 2)),
         ("contribution norm", number(one.contribution_norm[layer], 2)),
         ("cosine", number(one.cosine[layer])),
-        ("logit lens", f"{token(plain(logit.token, 24))} {number(logit.probability)}"),
-        ("linear lens", f"{token(plain(linear.token, 24))} {number(linear.probability)}"),
-    )
+    ]
+    for name, lens in (("logit lens", one.logit_lens), ("linear lens", one.linear_lens)):
+        if len(lens) > 1:
+            guess = lens[layer + 1]
+            known.append((name, f"{token(plain(guess.token, 24))} {number(guess.probability)}"))
     head = f"{token(plain(one.token, 24))}, layer {layer}{', a sink' if one.sink[layer] else ''}"
     title = "\n".join([head, *(f"{name}: {value}" for name, value in known)])
     return {"shade": shade(one.relative_error[layer]), "sink": one.sink[layer], "title": title}

@@ -94,7 +94,7 @@ class LayerResult:
 
     On unseen text: triggers, the worst tokens, with the text before each; error_tokens, those that carry most of the
     squared error in all, as {"token", "count", "error"} (share of it); error_classes, kinds of tokens as {"class",
-    "tokens", "error"} (shares of both).
+    "tokens", "error", "tail_index"} (shares of both, and as in Tails).
     """
 
     layer: int
