@@ -17,6 +17,7 @@ from rectilinear.results.evaluation import (
 )
 from rectilinear.results.healing import HealPoint, HealResult, thinned
 from rectilinear.results.plan import Loss, Plan, PruneResult
+from rectilinear.results.pretraining import Checkpoint, PretrainResult, TrainPoint
 from rectilinear.results.scan import (
     LayerResult,
     ScanResult,
@@ -32,6 +33,7 @@ from rectilinear.results.tokens import Guess, TokenResult, TokensResult
 
 __all__ = [
     "SCHEMA",
+    "Checkpoint",
     "Divergence",
     "EvalResult",
     "Guess",
@@ -43,6 +45,7 @@ __all__ = [
     "ModelResult",
     "Plan",
     "Point",
+    "PretrainResult",
     "Protocol",
     "PruneResult",
     "ScanResult",
@@ -58,6 +61,7 @@ __all__ = [
     "TextsResult",
     "TokenResult",
     "TokensResult",
+    "TrainPoint",
     "clean",
     "mean",
     "thinned",
