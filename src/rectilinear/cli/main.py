@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from rectilinear.cli import evaluate, heal, judge, prune, report, scan, tokens
+from rectilinear.cli import evaluate, heal, judge, pretrain, prune, report, scan, tokens
 from rectilinear.errors import RectilinearError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("scan", epilog=scan.EPILOG)(scan.scan)
 app.command("tokens", epilog=tokens.EPILOG)(tokens.tokens)
 app.command("prune", epilog=prune.EPILOG)(prune.prune)
 app.command("heal", epilog=heal.EPILOG)(heal.heal)
+app.command("pretrain", epilog=pretrain.EPILOG)(pretrain.pretrain)
 app.command("eval", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("judge", epilog=judge.EPILOG)(judge.judge)
 app.command("report")(report.report)

@@ -42,7 +42,7 @@ def load(
 
     register()
     source = str(_resolve(model))
-    where = _device(device)
+    where = device_of(device)
     common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     with quiet():
         config = _config(model, source, common)
@@ -89,7 +89,7 @@ def skeleton(
     from rectilinear.models.auto import register
 
     register()
-    where = _device(device)
+    where = device_of(device)
     common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     if model == DEMO and not demo_place().is_file():
         raise ModelError("the demo model is not here yet: run `rectilinear scan demo` once, which fetches it")
@@ -220,7 +220,8 @@ def _class(config: PreTrainedConfig, model: str) -> Any:
     raise ModelError(f"expected a text model, got {model!r} of type {config.model_type!r}")
 
 
-def _device(device: str) -> str:
+def device_of(device: str) -> str:
+    """Return the device that a name means; raises ModelError for one that this machine has not."""
     import torch
 
     if device == "balanced":

@@ -18,6 +18,7 @@ from rectilinear.results.evaluation import (
 from rectilinear.results.healing import HealPoint, HealResult, thinned
 from rectilinear.results.judging import JudgeResult
 from rectilinear.results.plan import Loss, Plan, PruneResult
+from rectilinear.results.pretraining import Checkpoint, PretrainResult, TrainPoint
 from rectilinear.results.scan import (
     MOMENTS,
     MOMENTS_DOCUMENT,
@@ -38,6 +39,7 @@ __all__ = [
     "MOMENTS",
     "MOMENTS_DOCUMENT",
     "SCHEMA",
+    "Checkpoint",
     "Divergence",
     "EvalResult",
     "Guess",
@@ -51,6 +53,7 @@ __all__ = [
     "Passage",
     "Plan",
     "Point",
+    "PretrainResult",
     "Protocol",
     "PruneResult",
     "ScanResult",
@@ -66,6 +69,7 @@ __all__ = [
     "TextsResult",
     "TokenResult",
     "TokensResult",
+    "TrainPoint",
     "clean",
     "mean",
     "thinned",
