@@ -5,32 +5,49 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from rectilinear.errors import ResultError
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from rectilinear.results import ScanResult, TraceResult
+
 
 def report(
-    folders: Annotated[list[Path], typer.Argument(help="Folders written by a scan.", metavar="DIR...")],
+    folders: Annotated[list[Path], typer.Argument(help="Folders written by a scan or a trace.", metavar="DIR...")],
     png: Annotated[bool, typer.Option("--png", help="Draw the PNG plots again too; takes seconds.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result documents instead of tables.")] = False,
 ) -> None:
-    """Draw the table, SVG plots, CSV and HTML page of saved scans again."""
-    from rectilinear.report.folder import load, render
-    from rectilinear.report.terminal import layers_table
-
+    """Draw the table, SVG plots, CSV and HTML page of saved scans and traces again."""
     for folder in folders:
-        result = load(folder)
         where = folder if folder.is_dir() else folder.parent
-        render(result, where, png=png)
+        result, table, page = _drawn(folder, where, png)
         if json:
             sys.stdout.write(result.to_json() + "\n")
         else:
-            Console().print(layers_table(result))
-            Console(stderr=True, soft_wrap=True).print(f"Report: {where / 'report.html'}", markup=False)
+            Console().print(table)
+            Console(stderr=True, soft_wrap=True).print(f"Report: {where / page}", markup=False)
+
+
+def _drawn(folder: Path, where: Path, png: bool) -> tuple[ScanResult | TraceResult, RenderableType, str]:
+    """Draw a scan or a trace again; return it with its table and the name of its page."""
+    from rectilinear.report import trace
+
+    if folder.name == trace.DOCUMENT or (folder / trace.DOCUMENT).is_file():
+        traced = trace.load_trace(folder)
+        trace.render_trace(traced, where, png=png)
+        return traced, trace.trace_table(traced), trace.PAGE
+    from rectilinear.report.folder import PAGE, load, render
+    from rectilinear.report.terminal import layers_table
+
+    result = load(folder)
+    render(result, where, png=png)
+    return result, layers_table(result), PAGE
 
 
 def compare(

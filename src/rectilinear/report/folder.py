@@ -33,13 +33,13 @@ def save(result: ScanResult, out: Path, *, force: bool = False) -> Path:
     return write_folder(out, lambda folder: fill(result, folder), force=force, marker=DOCUMENT)
 
 
-def fill(result: ScanResult, folder: Path) -> None:
-    """Write the files of a scan into an existing folder; raises OSError where that fails."""
+def fill(result: ScanResult, folder: Path, *, png: bool = True) -> None:
+    """Write the files of a scan into an existing folder, the plots as SVG and PNG; raises OSError where that fails."""
     (folder / DOCUMENT).write_text(result.to_json() + "\n", encoding="utf-8")
     # Bytes first: safetensors' own writer hides a full disk behind its own error. C order: it ignores strides.
     arrays = {name: np.asarray(array, order="C") for name, array in result.arrays.items()}
     (folder / ARRAYS).write_bytes(safetensors.numpy.save(arrays))
-    _draw(result, folder, png=True)
+    _draw(result, folder, png=png)
 
 
 def load(path: str | Path) -> ScanResult:
@@ -47,22 +47,31 @@ def load(path: str | Path) -> ScanResult:
 
     Raises ResultError where it is missing, damaged or of another schema.
     """
-    file = Path(path) if Path(path).is_file() else Path(path) / DOCUMENT
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ResultError(
-            f"expected a folder written by `rectilinear scan`, got {path}: no {DOCUMENT} there"
-        ) from error
-    except (ValueError, OSError) as error:
-        raise ResultError(f"cannot read {file}: {error}; scan again") from error
-    if not isinstance(document, dict):
-        raise ResultError(f"expected a result document in {file}, got {type(document).__name__}; scan again")
+    file, document = read_document(path, DOCUMENT, "scan")
     arrays = file.with_name(ARRAYS)
     try:
         return ScanResult.from_dict(document, safetensors.numpy.load_file(arrays) if arrays.exists() else {})
     except (safetensors.SafetensorError, OSError) as error:
         raise ResultError(f"cannot read {arrays}: {error}; scan again") from error
+
+
+def read_document(path: str | Path, name: str, command: str) -> tuple[Path, dict[str, Any]]:
+    """Return the document `name` that a command wrote to a folder, given the folder or the file, and where it is.
+
+    Raises ResultError where it is missing or damaged.
+    """
+    file = Path(path) if Path(path).is_file() else Path(path) / name
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ResultError(
+            f"expected a folder written by `rectilinear {command}`, got {path}: no {name} there"
+        ) from error
+    except (ValueError, OSError) as error:
+        raise ResultError(f"cannot read {file}: {error}; {command} again") from error
+    if not isinstance(document, dict):
+        raise ResultError(f"expected a result document in {file}, got {type(document).__name__}; {command} again")
+    return file, document
 
 
 def render(result: ScanResult, out_dir: Path, *, png: bool = False) -> None:

@@ -29,6 +29,7 @@ from rectilinear.results.scan import (
 from rectilinear.results.sweep import Point, SweepResult
 from rectilinear.results.texts import TextsResult
 from rectilinear.results.tokens import Guess, TokenResult, TokensResult
+from rectilinear.results.trace import LayerScores, TracePoint, TraceResult
 
 __all__ = [
     "SCHEMA",
@@ -39,6 +40,7 @@ __all__ = [
     "HealResult",
     "Lambada",
     "LayerResult",
+    "LayerScores",
     "Loss",
     "ModelResult",
     "Plan",
@@ -58,6 +60,8 @@ __all__ = [
     "TextsResult",
     "TokenResult",
     "TokensResult",
+    "TracePoint",
+    "TraceResult",
     "clean",
     "mean",
     "thinned",
