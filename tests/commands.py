@@ -1,4 +1,4 @@
-"""Run a command as a user would, for what it says when it fails and what it loads."""
+"""Run a command as a user would: for what it says when it fails, and for what it loads."""
 
 import subprocess
 import sys

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from rectilinear.ops.sweep import sweep
     from rectilinear.ops.texts import scan_texts
     from rectilinear.ops.tokens import tokens
+    from rectilinear.ops.trace import trace
     from rectilinear.report.folder import load as load_result
-    from rectilinear.results import EvalResult, Plan, ScanResult, TokensResult
+    from rectilinear.results import EvalResult, Plan, ScanResult, TokensResult, TraceResult
 
 _HOME = {
     "AffineMap": "core.linear",
@@ -35,6 +36,7 @@ _HOME = {
     "ScanResult": "results",
     "TextError": "errors",
     "TokensResult": "results",
+    "TraceResult": "results",
     "evaluate": "ops.evaluate",
     "fit": "core.linear",
     "fit_maps": "ops.maps",
@@ -49,6 +51,7 @@ _HOME = {
     "scores": "core.linear",
     "sweep": "ops.sweep",
     "tokens": "ops.tokens",
+    "trace": "ops.trace",
 }
 
 __all__ = [  # noqa: RUF022  by kind
@@ -60,6 +63,7 @@ __all__ = [  # noqa: RUF022  by kind
     "Plan",
     "ScanResult",
     "TokensResult",
+    "TraceResult",
     "ModelError",
     "NonFiniteError",
     "RectilinearError",
@@ -78,6 +82,7 @@ __all__ = [  # noqa: RUF022  by kind
     "scores",
     "sweep",
     "tokens",
+    "trace",
 ]
 
 

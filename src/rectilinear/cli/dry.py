@@ -37,13 +37,14 @@ def tell(
     table = Table.grid(padding=(0, 2))
     table.add_row("model", Text(visible(model)))
     table.add_row("text", Text(visible(text)))
-    for name, value in _lines(told):
+    for name, value in lines(told):
         table.add_row(name, value)
     table.add_row("output", Text(visible(out or "none")))
     Console().print(table)
 
 
-def _lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
+def lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
+    """Yield the name and the value of what is known about a scan beforehand."""
     yield "layers", f"{forecast.layers:,} of width {forecast.width:,}"
     per_d = forecast.tokens_per_d
     if forecast.tokens is None or per_d is None:

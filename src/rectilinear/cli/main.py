@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from rectilinear.cli import evaluate, heal, judge, pretrain, prune, report, scan, tokens
+from rectilinear.cli import evaluate, heal, judge, pretrain, prune, report, scan, tokens, trace
 from rectilinear.errors import RectilinearError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command("scan", epilog=scan.EPILOG)(scan.scan)
+app.command("trace", epilog=trace.EPILOG)(trace.trace)
 app.command("tokens", epilog=tokens.EPILOG)(tokens.tokens)
 app.command("prune", epilog=prune.EPILOG)(prune.prune)
 app.command("heal", epilog=heal.EPILOG)(heal.heal)

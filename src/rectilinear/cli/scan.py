@@ -20,9 +20,11 @@ from rectilinear.cli.options import (
     Device,
     Dtype,
     Force,
+    Holdout,
     Json,
     LayersPath,
     Revision,
+    SinkMultiple,
     TrustRemoteCode,
     slug,
     token_budget,
@@ -52,14 +54,15 @@ zcat articles.txt.gz | rectilinear scan model.gguf --text - --json | jq .summary
 
 def scan(
     model: Annotated[
-        str, typer.Argument(help="A Hub id, a local folder, a .gguf file, or 'demo' (SmolLM2-135M, no Hub needed).")
+        str,
+        typer.Argument(help="A Hub id, a folder, a .gguf file, 'demo' (SmolLM2-135M, no Hub needed) or 'demo:tiny'."),
     ],
     text: Annotated[
         list[str] | None,
         typer.Option(
             help="A text, jsonl or parquet file (plain or .gz), a Hub dataset, '-' for stdin, or 'demo'. Several, each "
             "as NAME=SOURCE, are scanned in turn, and the maps of each judged on the others.",
-            show_default="demo",
+            show_default="demo; stories for demo:tiny, where they come with it",
         ),
     ] = None,
     tokens: Annotated[
@@ -67,7 +70,7 @@ def scan(
         typer.Option(help="Tokens to read, or 'all'.", show_default="32 x the stream's width, at least 16384"),
     ] = None,
     window: Annotated[int, typer.Option(help="Longest context, in tokens.", min=1)] = 512,
-    holdout: Annotated[float, typer.Option(help="Share of the tokens, from the end, that no map is fitted on.")] = 0.25,
+    holdout: Holdout = 0.25,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the report.", show_default="scan-MODEL; none with --json")
     ] = None,
@@ -87,9 +90,7 @@ def scan(
     dtype: Dtype = "auto",
     device: Device = "auto",
     batch_tokens: BatchTokens = 4096,
-    sink_multiple: Annotated[
-        float, typer.Option(help="A token is a sink above this many median stream norms.", min=1.0)
-    ] = 10.0,
+    sink_multiple: SinkMultiple = 10.0,
     layers_path: LayersPath = None,
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -112,8 +113,9 @@ def scan(
     if target is not None:
         check_writable(target, force, "texts.json" if len(text or []) > 1 else "result.json")
     from rectilinear.data.text import read_text
+    from rectilinear.models.siblings import default_text
 
-    sources = {name: read_text(given) for name, given in _named(text or ["demo"]).items()}
+    sources = {name: read_text(given) for name, given in _named(text or [default_text(model)]).items()}
     loading: dict[str, Any] = {
         "dtype": dtype,
         "device": device,

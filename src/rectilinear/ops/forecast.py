@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+import torch
 
 from rectilinear.core.moments import Moments
 from rectilinear.errors import TextError
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SUBMODULES = 2  # attention and MLP: two pairs more a layer
+TIMED = 4096  # rows of the product that is timed
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,23 @@ def forecast(
         kept_bytes=on_disk,
         kept_bytes_most=2 * on_disk,
     )
+
+
+def least_seconds(model: PreTrainedModel, tokens: int, device: str, layers_path: str | None = None) -> float:
+    """Return how long a scan of so many tokens takes at the least: its matrix products at the speed of one timed now.
+
+    Counted are the layers' weights, two operations a token each, and three products of width d for the moments; reading
+    weights, attention over the context, fits and the report come on top. `model` may be on the meta device.
+    """
+    stack, d = decoder_stack(model, layers_path), width(model)
+    weights = sum(weight.numel() for weight in stack.parameters())
+    rows, matrix = (torch.ones(n, d, dtype=model.dtype, device=device) for n in (TIMED, d))
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        float((rows @ matrix)[0, 0])  # a GPU has to be waited for
+        times.append(time.perf_counter() - started)
+    return tokens * (2 * weights + 3 * len(stack) * d * d) / (2 * TIMED * d * d) * min(times)
 
 
 def check_holdout(holdout: float) -> None:

@@ -56,6 +56,7 @@ def scan(
     *,
     input_ids: Any = None,
     attention_mask: Any = None,
+    pieces: Pieces | None = None,
     tokens: int | Literal["all"] | None = None,
     window: int = 512,
     holdout: float = 0.25,
@@ -73,9 +74,10 @@ def scan(
 ) -> ScanResult:
     """Measure the linearity of every layer of `model` in one pass over a text.
 
-    Give either `texts` (documents; needs `tokenizer`) or ready windows `input_ids` [n, w] int64 with an optional
-    `attention_mask` [n, w]. The first documents (1 - `holdout` of the tokens) fit the maps, the rest judge them; the
-    paper's score covers all. `tokens` defaults to 32 times the stream's width and at least 16,384; "all" reads all.
+    Give either `texts` (documents; needs `tokenizer`), ready windows `input_ids` [n, w] int64 with an optional
+    `attention_mask` [n, w], or `pieces` that several scans share (`cut_for`). The first documents (1 - `holdout` of the
+    tokens) fit the maps, the rest judge them; the paper's score covers all. `tokens` defaults to 32 times the stream's
+    width and at least 16,384; "all" reads all.
     `window` is the longest context in tokens. A token is a sink where its stream norm is above `sink_multiple` times
     the median. `submodules` scores attention and MLP apart. `pairs` fits every span of layers as one map, on ordinary
     tokens, up to the length that `pairs_memory` GiB of products allow. `keep_moments` is a new or empty folder for the
@@ -89,21 +91,13 @@ def scan(
     started = time.perf_counter()
     stack = decoder_stack(model, layers_path)
     notes: list[str] = []
-    budget = budget_of(model, tokens)
-    if input_ids is not None:
+    if pieces is None and input_ids is not None:
         pieces = from_ids(
             _numpy(input_ids), None if attention_mask is None else _numpy(attention_mask), holdout=holdout
         )
         window = max(len(p.ids) for p in (*pieces.fit, *pieces.heldout))
-    elif texts is not None and tokenizer is not None:
-        asked, window = window, context(model, window)
-        if window < asked:
-            notes.append(f"The window is cut from {asked} to {window} tokens, the model's longest context.")
-        pieces = cut_pieces(tokenizer, texts, tokens=budget, window=window, holdout=holdout)
-    else:
-        raise TextError("expected texts with a tokenizer, or input_ids: got neither; see help(rectilinear.scan)")
-    if pieces.exhausted and tokens is not None:
-        notes.append(f"The text has {pieces.tokens:,} tokens, fewer than the {pieces.requested:,} asked for: all used.")
+    elif pieces is None:
+        pieces, window, notes = cut_for(model, tokenizer, texts, tokens=tokens, window=window, holdout=holdout)
 
     sample = math.ceil(SAMPLE / math.ceil(pieces.tokens / batch_tokens))
     gatherer = Gatherer(len(stack), sink_multiple=sink_multiple, sample_per_batch=sample, seed=seed)
@@ -136,6 +130,31 @@ def scan(
         on_gathered(gatherer)
     kept = None if keep_moments is None else Path(keep_moments)
     return ScanResult(facts, layers, tuple(notes), arrays, gatherer.passage.passage(tokenizer), kept)
+
+
+def cut_for(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    texts: Iterable[str] | None,
+    *,
+    tokens: int | Literal["all"] | None,
+    window: int,
+    holdout: float,
+) -> tuple[Pieces, int, list[str]]:
+    """Return texts cut for a scan of `model`, the window as it is, and what there is to say about both.
+
+    Options and errors as for `scan`.
+    """
+    if texts is None or tokenizer is None:
+        raise TextError("expected texts with a tokenizer, or input_ids: got neither; see help(rectilinear.scan)")
+    notes = []
+    longest = context(model, window)
+    if longest < window:
+        notes.append(f"The window is cut from {window} to {longest} tokens, the model's longest context.")
+    pieces = cut_pieces(tokenizer, texts, tokens=budget_of(model, tokens), window=longest, holdout=holdout)
+    if pieces.exhausted and tokens is not None:
+        notes.append(f"The text has {pieces.tokens:,} tokens, fewer than the {pieces.requested:,} asked for: all used.")
+    return pieces, longest, notes
 
 
 def _spans(gatherer: Gatherer, layers: int, d: int, pieces: Pieces, gib: float) -> list[str]:

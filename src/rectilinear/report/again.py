@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from rectilinear.errors import ResultError
-from rectilinear.report import folder, tokens
+from rectilinear.report import folder, tokens, trace
 from rectilinear.report.terminal import layers_table
 
 
@@ -31,6 +31,7 @@ class Kind:
 KINDS = {
     folder.DOCUMENT: Kind(folder.PAGE, folder.load, folder.render, layers_table),
     tokens.DOCUMENT: Kind(tokens.PAGE, tokens.load_tokens, tokens.render_tokens, tokens.tokens_table),
+    trace.DOCUMENT: Kind(trace.PAGE, trace.load_trace, trace.render_trace, trace.trace_table),
 }
 
 

@@ -34,15 +34,15 @@ def save(result: ScanResult, out: Path, *, force: bool = False) -> Path:
     return write_folder(out, lambda folder: fill(result, folder), force=force, marker=DOCUMENT)
 
 
-def fill(result: ScanResult, folder: Path) -> None:
-    """Write the files of a scan into an existing folder; raises OSError where that fails."""
+def fill(result: ScanResult, folder: Path, *, png: bool = True) -> None:
+    """Write the files of a scan into an existing folder, the plots as SVG and PNG; raises OSError where that fails."""
     (folder / DOCUMENT).write_text(result.to_json() + "\n", encoding="utf-8")
     # Bytes first: safetensors' own writer hides a full disk behind its own error. C order: it ignores strides.
     arrays = {name: np.asarray(array, order="C") for name, array in result.arrays.items()}
     (folder / ARRAYS).write_bytes(safetensors.numpy.save(arrays))
     if result.moments is not None:
         _link(result.moments, folder / MOMENTS)
-    _draw(result, folder, png=True)
+    _draw(result, folder, png=png)
 
 
 def _link(source: Path, target: Path) -> None:
@@ -70,9 +70,9 @@ def load(path: str | Path) -> ScanResult:
 
 
 def read_document(path: str | Path, name: str, command: str) -> tuple[Path, dict[str, Any]]:
-    """Return the document `name` in a folder, or the file that `path` is, and what it holds.
+    """Return the document `name` that a command wrote to a folder, given the folder or the file, and where it is.
 
-    Raises ResultError, saying which `command` writes it, where it is missing or damaged.
+    Raises ResultError where it is missing or damaged.
     """
     file = Path(path) if Path(path).is_file() else Path(path) / name
     try:
@@ -82,11 +82,9 @@ def read_document(path: str | Path, name: str, command: str) -> tuple[Path, dict
             f"expected a folder written by `rectilinear {command}`, got {path}: no {name} there"
         ) from error
     except (ValueError, OSError) as error:
-        raise ResultError(f"cannot read {file}: {error}; run rectilinear {command} again") from error
+        raise ResultError(f"cannot read {file}: {error}; {command} again") from error
     if not isinstance(document, dict):
-        raise ResultError(
-            f"expected a result document in {file}, got {type(document).__name__}; run rectilinear {command} again"
-        )
+        raise ResultError(f"expected a result document in {file}, got {type(document).__name__}; {command} again")
     return file, document
 
 

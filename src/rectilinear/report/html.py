@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -25,6 +25,8 @@ from rectilinear.results import (
     TextsResult,
     TokenResult,
     TokensResult,
+    TracePoint,
+    TraceResult,
 )
 
 TRIED_SHOWN = 60  # sets of layers, the largest and best first
@@ -67,6 +69,16 @@ CAPTIONS = {
         "What each layer less costs",
         "Perplexity of the judging text and divergence from the dense model over the number of layers changed (the "
         "paper's Figures 6 and 7); lower is better.",
+    ),
+    "trace": (
+        "Linearity along training",
+        "Means over layers against the training step (the paper's Figure 2), all checkpoints on the same tokens; the "
+        "dots have the colours of the figure below.",
+    ),
+    "trace-layers": (
+        "Layer by layer",
+        "One line a checkpoint, from orange (the first) to blue (the last), on unseen text, or in-sample where nothing "
+        "was held out.",
     ),
     "heatmap": (
         "Relative error, token by token",
@@ -191,6 +203,30 @@ def _cell(one: TokenResult, layer: int) -> dict[str, Any]:
     head = f"{token(plain(one.token, 24))}, layer {layer}{', a sink' if one.sink[layer] else ''}"
     title = "\n".join([head, *(f"{name}: {value}" for name, value in known)])
     return {"shade": shade(one.relative_error[layer]), "sink": one.sink[layer], "title": title}
+
+
+def trace_page(result: TraceResult, figures: dict[str, Drawing], reports: Mapping[int, str]) -> str:
+    """Return a trace as a single HTML document; reports: by step, where the page of a scan is, if any."""
+    return _render(
+        "trace.html.j2",
+        result=result,
+        facts=result.provenance,
+        frames=[_frame(point, reports.get(point.step)) for point in result.points],
+        figures=_drawn(figures),
+    )
+
+
+def _frame(point: TracePoint, report: str | None) -> dict[str, Any]:
+    """Return what the page shows of one checkpoint: a row of cells for every layer."""
+    rows = []
+    for layer in point.layers:
+        cells = [str(layer.layer)]
+        for score in (layer.score, layer.increment):
+            known = score.heldout_low is not None
+            interval = f"{number(score.heldout_low, 3)} – {number(score.heldout_high, 3)}" if known else "–"
+            cells += [number(score.paper), number(score.heldout), interval, number(score.ordinary)]
+        rows.append([*cells, number(layer.norm_ratio, 3), number(layer.cosine, 3), str(layer.sinks)])
+    return {"step": point.step, "name": visible(point.name), "report": report, "rows": rows}
 
 
 def _render(template: str, **values: Any) -> str:

@@ -34,6 +34,7 @@ from rectilinear.results.scan import (
 from rectilinear.results.sweep import Point, SweepResult
 from rectilinear.results.texts import TextsResult
 from rectilinear.results.tokens import Guess, TokenResult, TokensResult
+from rectilinear.results.trace import LayerScores, TracePoint, TraceResult
 
 __all__ = [
     "MOMENTS",
@@ -48,6 +49,7 @@ __all__ = [
     "JudgeResult",
     "Lambada",
     "LayerResult",
+    "LayerScores",
     "Loss",
     "ModelResult",
     "Passage",
@@ -69,6 +71,8 @@ __all__ = [
     "TextsResult",
     "TokenResult",
     "TokensResult",
+    "TracePoint",
+    "TraceResult",
     "TrainPoint",
     "clean",
     "mean",
