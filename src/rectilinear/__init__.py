@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rectilinear.core.moments import Moments
     from rectilinear.errors import ModelError, NonFiniteError, RectilinearError, ResultError, TextError
     from rectilinear.models.load import load
+    from rectilinear.ops.delta import delta
     from rectilinear.ops.evaluate import evaluate, perplexity
     from rectilinear.ops.heal import heal
     from rectilinear.ops.maps import Maps, fit_maps
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
     from rectilinear.ops.texts import scan_texts
     from rectilinear.ops.tokens import tokens
     from rectilinear.report.folder import load as load_result
-    from rectilinear.results import EvalResult, Plan, ScanResult, TokensResult
+    from rectilinear.results import DeltaResult, EvalResult, Plan, ScanResult, TokensResult
 
 _HOME = {
     "AffineMap": "core.linear",
     "Cut": "ops.prune",
+    "DeltaResult": "results",
     "EvalResult": "results",
     "Maps": "ops.maps",
     "Moments": "core.moments",
@@ -35,6 +37,7 @@ _HOME = {
     "ScanResult": "results",
     "TextError": "errors",
     "TokensResult": "results",
+    "delta": "ops.delta",
     "evaluate": "ops.evaluate",
     "fit": "core.linear",
     "fit_maps": "ops.maps",
@@ -54,6 +57,7 @@ _HOME = {
 __all__ = [  # noqa: RUF022  by kind
     "AffineMap",
     "Cut",
+    "DeltaResult",
     "EvalResult",
     "Maps",
     "Moments",
@@ -65,6 +69,7 @@ __all__ = [  # noqa: RUF022  by kind
     "RectilinearError",
     "ResultError",
     "TextError",
+    "delta",
     "evaluate",
     "fit",
     "fit_maps",

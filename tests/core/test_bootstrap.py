@@ -1,6 +1,6 @@
 import torch
 
-from rectilinear.core.bootstrap import ratio_interval
+from rectilinear.core.bootstrap import draws, interval, ratio_interval
 
 
 def test_interval_covers_the_ratio_and_needs_two_blocks():
@@ -11,3 +11,20 @@ def test_interval_covers_the_ratio_and_needs_two_blocks():
     assert low < 1 - float(errors.sum() / totals.sum()) < high
     assert ratio_interval(errors[:1], totals[:1]) == (None, None)
     assert ratio_interval(errors, totals) == (low, high)
+
+
+def test_every_resample_draws_as_many_blocks_as_there_are():
+    times = draws(7, seed=3)
+    assert times.shape == (1000, 7) and bool((times.sum(1) == 7).all())
+    assert torch.equal(times, draws(7, seed=3)) and not torch.equal(times, draws(7, seed=4))
+
+
+def test_pairs_drawn_together_tell_a_small_difference_from_noise():
+    g = torch.Generator().manual_seed(0)
+    first = torch.randn(50, generator=g, dtype=torch.float64)
+    second = first + 0.1 + 0.01 * torch.randn(50, generator=g, dtype=torch.float64)
+    together, apart = draws(50, seed=0), draws(50, seed=1)
+    low, high = interval((together @ second - together @ first) / 50)
+    assert 0.09 < low < float((second - first).mean()) < high < 0.11
+    low, high = interval((apart @ second - together @ first) / 50)
+    assert low < 0 < high

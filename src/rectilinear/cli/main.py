@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from rectilinear.cli import evaluate, heal, prune, report, scan, tokens
+from rectilinear.cli import delta, evaluate, heal, prune, report, scan, tokens
 from rectilinear.errors import RectilinearError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command("heal", epilog=heal.EPILOG)(heal.heal)
 app.command("eval", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("report")(report.report)
 app.command("compare")(report.compare)
+app.command("delta", epilog=delta.EPILOG)(delta.delta)
 
 
 def _version(asked: bool) -> None:

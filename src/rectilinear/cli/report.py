@@ -14,22 +14,20 @@ from rectilinear.errors import ResultError
 
 
 def report(
-    folders: Annotated[list[Path], typer.Argument(help="Folders written by a scan.", metavar="DIR...")],
+    folders: Annotated[list[Path], typer.Argument(help="Folders written by a scan or a delta.", metavar="DIR...")],
     png: Annotated[bool, typer.Option("--png", help="Draw the PNG plots again too; takes seconds.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result documents instead of tables.")] = False,
 ) -> None:
-    """Draw the table, SVG plots, CSV and HTML page of saved scans again."""
-    from rectilinear.report.folder import load, render
-    from rectilinear.report.terminal import layers_table
+    """Draw the table, SVG plots, CSV and HTML page of saved results again."""
+    from rectilinear.report.redraw import redraw
 
     for folder in folders:
-        result = load(folder)
         where = folder if folder.is_dir() else folder.parent
-        render(result, where, png=png)
+        result, table = redraw(folder, png=png)
         if json:
             sys.stdout.write(result.to_json() + "\n")
         else:
-            Console().print(layers_table(result))
+            Console().print(table)
             Console(stderr=True, soft_wrap=True).print(f"Report: {where / 'report.html'}", markup=False)
 
 

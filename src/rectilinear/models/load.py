@@ -35,7 +35,6 @@ def load(
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoTokenizer
 
     from rectilinear.models.auto import register
 
@@ -53,15 +52,20 @@ def load(
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"cannot load the weights of {model!r}: {first_line(error)}") from error
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(source, **common)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"cannot load the tokenizer of {model!r}: {first_line(error)}") from error
+        tokenizer = _tokenizer(model, source, common)
     if where != "balanced":
         loaded.to(torch.device(where))
     loaded.config._name_or_path = model  # not the folder in the cache
     loaded.stored_dtype = _own_dtype(config)
     return loaded.eval(), tokenizer
+
+
+def load_tokenizer(
+    model: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """Return the tokenizer that `load` would, without the model; raises ModelError as it does."""
+    with quiet():
+        return _tokenizer(model, str(_resolve(model)), {"revision": revision, "trust_remote_code": trust_remote_code})
 
 
 def check_found(model: str, *, trust_remote_code: bool = False) -> None:
@@ -166,6 +170,15 @@ def _check_folder(path: Path) -> None:
             "convert them with save_pretrained in a place that you trust"
         )
     raise ModelError(f"expected weights (*.safetensors) in {path}, got none")
+
+
+def _tokenizer(model: str, source: str, common: dict[str, Any]) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source, **common)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"cannot load the tokenizer of {model!r}: {first_line(error)}") from error
 
 
 def _config(model: str, source: str, common: dict[str, Any]) -> PreTrainedConfig:

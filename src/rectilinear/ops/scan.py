@@ -211,6 +211,7 @@ def _facts(model: PreTrainedModel, pieces: Pieces, layers: tuple[LayerResult, ..
         },
         "documents": pieces.documents,
         "unit": pieces.unit,
+        "windows": pieces.digest,
         "d": d,
         **run_facts(),
     }

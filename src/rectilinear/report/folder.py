@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,21 +48,25 @@ def load(path: str | Path) -> ScanResult:
     Raises ResultError where it is missing, damaged or of another schema.
     """
     file = Path(path) if Path(path).is_file() else Path(path) / DOCUMENT
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ResultError(
-            f"expected a folder written by `rectilinear scan`, got {path}: no {DOCUMENT} there"
-        ) from error
-    except (ValueError, OSError) as error:
-        raise ResultError(f"cannot read {file}: {error}; scan again") from error
-    if not isinstance(document, dict):
-        raise ResultError(f"expected a result document in {file}, got {type(document).__name__}; scan again")
+    if not file.exists():
+        raise ResultError(f"expected a folder written by `rectilinear scan`, got {path}: no {DOCUMENT} there")
+    document = read_document(file)
     arrays = file.with_name(ARRAYS)
     try:
         return ScanResult.from_dict(document, safetensors.numpy.load_file(arrays) if arrays.exists() else {})
     except (safetensors.SafetensorError, OSError) as error:
         raise ResultError(f"cannot read {arrays}: {error}; scan again") from error
+
+
+def read_document(file: Path) -> dict[str, Any]:
+    """Return the JSON object in a file; raises ResultError where there is none to be read."""
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ResultError(f"cannot read {file}: {error}; make it again") from error
+    if not isinstance(document, dict):
+        raise ResultError(f"expected a result document in {file}, got {type(document).__name__}; make it again")
+    return document
 
 
 def render(result: ScanResult, out_dir: Path, *, png: bool = False) -> None:
@@ -103,7 +107,11 @@ def write_figures(figures: dict[str, Drawing], folder: Path, *, png: bool) -> No
 
 def layers_csv(result: ScanResult) -> str:
     """Return one line a layer, nested fields flattened (`score_paper`, `sink_count`), lists left out."""
-    rows = [flat(layer) for layer in result.to_dict()["layers"]]
+    return table_csv([flat(layer) for layer in result.to_dict()["layers"]])
+
+
+def table_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Return rows of the same keys as CSV, the keys first; None is empty."""
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
     writer.writeheader()

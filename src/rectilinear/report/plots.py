@@ -34,7 +34,7 @@ def profile(result: ScanResult) -> Drawing:
             Curve(x, heldout, BLUE, "held-out, 95 % interval", band=(low, high)),
             Curve(x, ordinary, ORANGE, "ordinary: held-out, no sinks", marker="square"),
         ]
-        panels.append(Panel(title, curves, _score_limits([paper, heldout, ordinary]), marks=marks))
+        panels.append(Panel(title, curves, score_limits([paper, heldout, ordinary]), marks=marks))
     return stacked(panels, "layer", _ends(x), 240, legend=[*panels[0].curves, marks])
 
 
@@ -103,7 +103,7 @@ def overlay(results: Sequence[ScanResult], labels: Sequence[str]) -> Drawing:
             )
             for index, (result, label) in enumerate(zip(results, labels, strict=True))
         ]
-        panels.append(Panel(title, curves, _score_limits([curve.y for curve in curves])))
+        panels.append(Panel(title, curves, score_limits([curve.y for curve in curves])))
     panels[-1] = replace(panels[-1], limits=None, log=True)
     depths = "normalised depth (layer / last layer)"
     return stacked(panels, depths, (-0.02, 1.02), 220, whole=False, legend=panels[0].curves)
@@ -139,7 +139,7 @@ def values_of(values: Iterable[float | None]) -> np.ndarray:
     return np.array([np.nan if v is None else v for v in values], dtype=float)
 
 
-def _score_limits(curves: Sequence[np.ndarray]) -> tuple[float, float]:
+def score_limits(curves: Sequence[np.ndarray]) -> tuple[float, float]:
     """Return limits around the curves, no lower than FLOOR and no higher than 1, and a margin."""
     known = np.concatenate([curve[np.isfinite(curve)] for curve in curves])
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)

@@ -4,6 +4,7 @@ A result is a tree of frozen dataclasses. `to_dict` gives the JSON document whos
 `docs/results.md` and stable for a schema version. Nothing here needs torch.
 """
 
+from rectilinear.results.delta import Change, Changes, DeltaResult, LayerDelta
 from rectilinear.results.document import SCHEMA, clean, mean
 from rectilinear.results.evaluation import (
     Divergence,
@@ -32,12 +33,16 @@ from rectilinear.results.tokens import Guess, TokenResult, TokensResult
 
 __all__ = [
     "SCHEMA",
+    "Change",
+    "Changes",
+    "DeltaResult",
     "Divergence",
     "EvalResult",
     "Guess",
     "HealPoint",
     "HealResult",
     "Lambada",
+    "LayerDelta",
     "LayerResult",
     "Loss",
     "ModelResult",
