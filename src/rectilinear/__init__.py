@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rectilinear.core.moments import Moments
     from rectilinear.errors import ModelError, NonFiniteError, RectilinearError, ResultError, TextError
     from rectilinear.models.load import load
+    from rectilinear.ops.delta import delta
     from rectilinear.ops.evaluate import evaluate, perplexity
     from rectilinear.ops.heal import heal
     from rectilinear.ops.maps import Maps, fit_maps
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
     from rectilinear.ops.tokens import tokens
     from rectilinear.ops.trace import trace
     from rectilinear.report.folder import load as load_result
-    from rectilinear.results import EvalResult, Plan, ScanResult, TokensResult, TraceResult
+    from rectilinear.results import DeltaResult, EvalResult, Plan, ScanResult, TokensResult, TraceResult
 
 _HOME = {
     "AffineMap": "core.linear",
     "Cut": "ops.prune",
+    "DeltaResult": "results",
     "EvalResult": "results",
     "Maps": "ops.maps",
     "Moments": "core.moments",
@@ -37,6 +39,7 @@ _HOME = {
     "TextError": "errors",
     "TokensResult": "results",
     "TraceResult": "results",
+    "delta": "ops.delta",
     "evaluate": "ops.evaluate",
     "fit": "core.linear",
     "fit_maps": "ops.maps",
@@ -57,6 +60,7 @@ _HOME = {
 __all__ = [  # noqa: RUF022  by kind
     "AffineMap",
     "Cut",
+    "DeltaResult",
     "EvalResult",
     "Maps",
     "Moments",
@@ -69,6 +73,7 @@ __all__ = [  # noqa: RUF022  by kind
     "RectilinearError",
     "ResultError",
     "TextError",
+    "delta",
     "evaluate",
     "fit",
     "fit_maps",

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rectilinear.core.bootstrap import mean_score_interval, ratio_interval
+from rectilinear.core.bootstrap import draws, interval, mean_score_interval, ratio_interval
 
 
 def test_interval_covers_the_ratio_and_needs_two_blocks():
@@ -29,3 +29,20 @@ def test_layers_that_err_on_the_same_blocks_do_not_cancel():
     errors, totals = torch.rand(1, 40, generator=torch.Generator().manual_seed(3)), torch.ones(1, 40)
     one, same = (mean_score_interval(errors.repeat(n, 1), totals.repeat(n, 1), torch.ones(n)) for n in (1, 20))
     assert same == pytest.approx(one)
+
+
+def test_every_resample_draws_as_many_blocks_as_there_are():
+    times = draws(7, seed=3)
+    assert times.shape == (1000, 7) and bool((times.sum(1) == 7).all())
+    assert torch.equal(times, draws(7, seed=3)) and not torch.equal(times, draws(7, seed=4))
+
+
+def test_pairs_drawn_together_tell_a_small_difference_from_noise():
+    g = torch.Generator().manual_seed(0)
+    first = torch.randn(50, generator=g, dtype=torch.float64)
+    second = first + 0.1 + 0.01 * torch.randn(50, generator=g, dtype=torch.float64)
+    together, apart = draws(50, seed=0), draws(50, seed=1)
+    low, high = interval((together @ second - together @ first) / 50)
+    assert 0.09 < low < float((second - first).mean()) < high < 0.11
+    low, high = interval((apart @ second - together @ first) / 50)
+    assert low < 0 < high

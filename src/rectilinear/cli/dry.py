@@ -1,4 +1,4 @@
-"""`rectilinear scan --dry-run`: what a scan would do, without reading weights or text and without writing."""
+"""`--dry-run`: what a command would do, without reading weights and without writing."""
 
 from __future__ import annotations
 
@@ -40,6 +40,19 @@ def tell(
     for name, value in lines(told):
         table.add_row(name, value)
     table.add_row("output", Text(visible(out or "none")))
+    Console().print(table)
+
+
+def tell_facts(facts: Mapping[str, Any], *, json: bool) -> None:
+    """Print what a command would do, one fact a line, as JSON if asked."""
+    if json:
+        sys.stdout.write(jsonlib.dumps(dict(facts), indent=1) + "\n")
+        return
+    from rectilinear.report.text import visible
+
+    table = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        table.add_row(name.replace("_", " "), Text(visible("none" if value is None else value)))
     Console().print(table)
 
 

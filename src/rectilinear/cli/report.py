@@ -12,13 +12,11 @@ from rich.console import Console
 
 from rectilinear.errors import ResultError
 
-if TYPE_CHECKING:
-    pass
-
 
 def report(
     folders: Annotated[
-        list[Path], typer.Argument(help="Folders written by `rectilinear scan`, `tokens` or `trace`.", metavar="DIR...")
+        list[Path],
+        typer.Argument(help="Folders written by `rectilinear scan`, `tokens`, `trace` or `delta`.", metavar="DIR..."),
     ],
     png: Annotated[bool, typer.Option("--png", help="Draw the PNG plots again too; takes seconds.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result documents instead of tables.")] = False,

@@ -20,12 +20,10 @@ def ratio_interval(
     blocks = int(filled.sum())
     if blocks < 2:
         return None, None
-    generator = torch.Generator().manual_seed(seed)
-    draws = torch.randint(blocks, (RESAMPLES, blocks), generator=generator)
-    e, t = errors[filled].double().cpu()[draws].sum(1), totals[filled].double().cpu()[draws].sum(1)
-    values = 1 - e / (scale * t)
-    edges = torch.quantile(values, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64))
-    return float(edges[0]), float(edges[1])
+    times = draws(blocks, seed)
+    e, t = errors[filled].double().cpu(), totals[filled].double().cpu()
+    low, high = interval(1 - (times @ e) / (scale * (times @ t)), level)
+    return float(low), float(high)
 
 
 def mean_interval(sums: Tensor, counts: Tensor, *, seed: int = 0) -> tuple[float | None, float | None]:
@@ -46,10 +44,25 @@ def mean_score_interval(
     blocks = int(filled.sum())
     if blocks < 2:
         return None, None
+    times = draws(blocks, seed)
+    e, t = errors[:, filled].double() @ times.T, totals[:, filled].double() @ times.T
+    low, high = interval((1 - e / (scales.double()[:, None] * t)).mean(0)).tolist()
+    return low, high
+
+
+def draws(blocks: int, seed: int) -> Tensor:
+    """Return how often each block is drawn in each resample, [resamples, blocks] float64; every row sums to `blocks`.
+
+    What is summed over blocks with the same draws is resampled together, which is how differences are judged in pairs.
+    """
     generator = torch.Generator().manual_seed(seed)
-    draws = torch.randint(blocks, (RESAMPLES, blocks), generator=generator)
-    counts = torch.zeros(RESAMPLES, blocks, dtype=torch.float64).scatter_add_(1, draws, torch.ones_like(draws).double())
-    e, t = errors[:, filled].double() @ counts.T, totals[:, filled].double() @ counts.T
-    values = (1 - e / (scales.double()[:, None] * t)).mean(0)
-    edges = torch.quantile(values, torch.tensor([0.025, 0.975], dtype=torch.float64))
-    return float(edges[0]), float(edges[1])
+    drawn = torch.randint(blocks, (RESAMPLES, blocks), generator=generator)
+    return torch.zeros(RESAMPLES, blocks, dtype=torch.float64).scatter_add_(
+        1, drawn, torch.ones((), dtype=torch.float64).expand(RESAMPLES, blocks)
+    )
+
+
+def interval(values: Tensor, level: float = 0.95) -> Tensor:
+    """Return the percentile interval [2, ...] of resampled values [resamples, ...]; NaN where one of them is."""
+    edges = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=values.dtype)
+    return torch.quantile(values, edges, dim=0)

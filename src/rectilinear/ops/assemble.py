@@ -151,7 +151,10 @@ def _arrays(layers: list[Layer], eigenvalues: list[torch.Tensor]) -> dict[str, n
     histograms = [layer.errors.histogram(bins_per_octave=4) for layer in layers]
     arrays["error_edges"] = np.asarray(histograms[0][1], dtype=np.float64)
     arrays["error_histogram"] = np.stack([np.asarray(counts) for counts, _ in histograms])
-    for name in ("errors", "totals_y", "totals_z"):
-        sums = [getattr(layer.pair.heldout, name).cpu() for layer in layers]
-        arrays[f"heldout_{name}"] = torch.stack(sums).numpy()
+    for kind, judges in (
+        ("heldout", [layer.pair.heldout for layer in layers]),
+        ("ordinary", [layer.pair.heldout_ordinary or layer.pair.heldout for layer in layers]),
+    ):
+        for name in ("errors", "totals_y", "totals_z"):
+            arrays[f"{kind}_{name}"] = torch.stack([getattr(judge, name).cpu() for judge in judges]).numpy()
     return arrays

@@ -254,6 +254,7 @@ def _facts(
         },
         "documents": pieces.documents,
         "unit": pieces.unit,
+        "windows": pieces.digest,
         "d": d,
         **run_facts(),
     }

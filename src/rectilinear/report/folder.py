@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,7 +126,11 @@ def write_figures(figures: dict[str, Drawing], folder: Path, *, png: bool) -> No
 
 def layers_csv(result: ScanResult) -> str:
     """Return one line a layer, nested fields flattened (`score_paper`, `sink_count`), lists left out."""
-    rows = [flat(layer) for layer in result.to_dict()["layers"]]
+    return table_csv([flat(layer) for layer in result.to_dict()["layers"]])
+
+
+def table_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Return rows of the same keys as CSV, the keys first; None is empty."""
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
     writer.writeheader()

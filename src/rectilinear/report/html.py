@@ -15,8 +15,9 @@ from rectilinear.report.judged import sections
 from rectilinear.report.plots import overlay, scan_figures
 from rectilinear.report.shapes import Drawing
 from rectilinear.report.svg import svg
-from rectilinear.report.text import number, percent, plain, token, visible
+from rectilinear.report.text import between, number, percent, plain, signed, token, visible
 from rectilinear.results import (
+    DeltaResult,
     EvalResult,
     JudgeResult,
     PruneResult,
@@ -79,6 +80,12 @@ CAPTIONS = {
         "Layer by layer",
         "One line a checkpoint, from orange (the first) to blue (the last), on unseen text, or in-sample where nothing "
         "was held out.",
+    ),
+    "delta": (
+        "Before and after, layer by layer",
+        "Top: score and increment score on unseen text, before (dashed) and after (solid). Below each, the change with "
+        "its 95 % interval over the same held-out documents for both models; red diamonds mark layers where the "
+        "interval of the held-out change excludes 0. One layer in twenty does so by chance alone.",
     ),
     "heatmap": (
         "Relative error, token by token",
@@ -160,6 +167,11 @@ def prune_page(result: PruneResult, repaired: str) -> str:
     )
 
 
+def delta_page(result: DeltaResult, figures: dict[str, Drawing]) -> str:
+    """Return what changed between two models as a single HTML document."""
+    return _render("delta.html.j2", result=result, facts=result.provenance, figures=_drawn(figures))
+
+
 def eval_page(result: EvalResult) -> str:
     """Return an evaluation as a single HTML document."""
     return _render("eval.html.j2", result=result, facts=result.provenance, sections=sections(result), figures=[])
@@ -237,7 +249,15 @@ def _render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "percent": percent, "plain": plain, "token": token, "visible": visible}
+    environment.filters |= {
+        "number": number,
+        "percent": percent,
+        "plain": plain,
+        "signed": signed,
+        "token": token,
+        "visible": visible,
+    }
+    environment.globals["between"] = between
     return environment.get_template(template).render(**values)
 
 

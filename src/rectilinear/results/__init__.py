@@ -4,6 +4,7 @@ A result is a tree of frozen dataclasses. `to_dict` gives the JSON document whos
 `docs/results.md` and stable for a schema version. Nothing here needs torch.
 """
 
+from rectilinear.results.delta import Change, Changes, DeltaResult, LayerDelta
 from rectilinear.results.document import SCHEMA, clean, mean
 from rectilinear.results.evaluation import (
     Divergence,
@@ -40,7 +41,10 @@ __all__ = [
     "MOMENTS",
     "MOMENTS_DOCUMENT",
     "SCHEMA",
+    "Change",
+    "Changes",
     "Checkpoint",
+    "DeltaResult",
     "Divergence",
     "EvalResult",
     "Guess",
@@ -48,6 +52,7 @@ __all__ = [
     "HealResult",
     "JudgeResult",
     "Lambada",
+    "LayerDelta",
     "LayerResult",
     "LayerScores",
     "Loss",
