@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from rectilinear.cli import delta, evaluate, heal, judge, pretrain, prune, report, scan, tokens, trace
+from rectilinear.cli import delta, evaluate, heal, judge, pretrain, prune, report, scan, tokens, trace, verify
 from rectilinear.errors import RectilinearError
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.command("eval", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("judge", epilog=judge.EPILOG)(judge.judge)
 app.command("report")(report.report)
 app.command("compare")(report.compare)
+app.command("verify")(verify.verify)
 app.command("delta", epilog=delta.EPILOG)(delta.delta)
 
 

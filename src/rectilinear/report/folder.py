@@ -17,6 +17,7 @@ import numpy as np
 import safetensors.numpy
 
 from rectilinear.errors import ResultError
+from rectilinear.report.checksums import write_sums
 from rectilinear.results import MOMENTS, MOMENTS_DOCUMENT, ScanResult
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def check_writable(out: Path, force: bool, marker: str = DOCUMENT) -> None:
 
 
 def write_folder(out: Path, fill: Callable[[Path], None], *, force: bool, marker: str) -> Path:
-    """Let `fill` write into a temporary neighbour of `out`, then put it in its place.
+    """Let `fill` write into a temporary neighbour of `out`, add checksums, then put it in its place.
 
     Raises ResultError where `out` must not be replaced or the disk refuses; the neighbour never stays.
     """
@@ -166,6 +167,7 @@ def write_folder(out: Path, fill: Callable[[Path], None], *, force: bool, marker
         fresh = part / "new"
         fresh.mkdir()  # not `part` itself, which only its owner may read
         fill(fresh)
+        write_sums(fresh)
         _swap(fresh, out, part / "old")
     except OSError as error:
         raise ResultError(f"cannot write {out}: {error.strerror or error}; nothing was kept") from error
