@@ -9,7 +9,7 @@ import tiny
 from commands import fails, loaded_by
 from rectilinear.cli.main import app
 
-FILES = {"tokens.json", "tokens.html", "heatmap.svg", "heatmap.png"}
+FILES = {"tokens.json", "tokens.html", "heatmap.svg", "heatmap.png", "SHA256SUMS"}
 PROMPT = ["--prompt", "w1 w2 w3"]
 
 

@@ -103,7 +103,8 @@ def test_the_page_escapes_what_comes_from_data_and_loads_nothing(make_scan):
 def test_the_folder_is_whole_and_replaced_only_by_force(make_scan, tmp_path):
     result = carrying(make_scan(3))
     out = save_carriers(result, tmp_path / "out")
-    assert {path.name for path in out.iterdir()} == {"carriers.json", "carriers.html", "carriers.svg", "carriers.png"}
+    names = {"carriers.json", "carriers.html", "carriers.svg", "carriers.png", "SHA256SUMS"}
+    assert {path.name for path in out.iterdir()} == names
     found = json.loads((out / "carriers.json").read_text())
     assert found == document(result) and found["classes"][0]["name"] == "sink"
     with pytest.raises(ResultError, match="--force"):

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from pages import Seen
 from rectilinear.errors import ResultError
+from rectilinear.report.checksums import verify
 from rectilinear.report.shapes import BLUE, ORANGE, Text
 from rectilinear.report.trace import keep_scan, load_trace, render_trace, save_trace, trace_csv, trace_table
 from rectilinear.report.training import along, by_layer, ramp, trace_figures
@@ -95,7 +96,8 @@ def test_scans_are_kept_one_by_one(make_trace, make_scan, tmp_path, monkeypatch)
         keep_scan(make_trace((0, 1)[:count]), scan, out, fresh=count == 1)
         assert [one.step for one in load_trace(out).points] == [0, 1][:count]
         assert (out / "scans" / f"step-{step}" / "report.html").is_file()
-    assert {path.name for path in out.iterdir()} == {"trace.json", "scans"}
+    assert {path.name for path in out.iterdir()} == {"trace.json", "scans", "SHA256SUMS"}
+    assert verify(out)[1] == []
     assert [path.name for path in tmp_path.iterdir()] == ["trace"]
     with pytest.raises(ResultError, match="--force"):
         keep_scan(make_trace((0,)), scan, out, fresh=True)

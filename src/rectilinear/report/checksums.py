@@ -16,7 +16,9 @@ LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 def write_sums(folder: Path) -> None:
     """Write the sums of all data files below a folder into it; raises OSError where that fails."""
     lines = [f"{_sum(folder / name)}  {name}\n" for name in _data(folder)]
-    (folder / SUMS).write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
+    part = folder / f".{SUMS}.part"
+    part.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
+    part.replace(folder / SUMS)
 
 
 def verify(folder: Path) -> tuple[int, list[str]]:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rectilinear.errors import ResultError
+from rectilinear.report.checksums import write_sums
 from rectilinear.report.folder import DOCUMENT as SCAN
 from rectilinear.report.folder import PLOTS, TABLE, fill, flat, read_document, write_figures, write_folder
 from rectilinear.report.html import trace_page
@@ -60,6 +61,7 @@ def keep_scan(result: TraceResult, scan: ScanResult, out: Path, *, fresh: bool, 
             document = Path(part) / DOCUMENT
             document.write_text(result.to_json() + "\n", encoding="utf-8")
             document.replace(out / DOCUMENT)
+        write_sums(out)
     except OSError as error:
         raise ResultError(f"cannot write {out / DOCUMENT}: {error.strerror or error}") from error
 
