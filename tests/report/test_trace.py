@@ -64,12 +64,12 @@ def printed(result, width):
 
 
 def words(drawing):
-    return [shape.words for shape in drawing.shapes if isinstance(shape, Text)]
+    return [shape.words for shape in drawing.plain() if isinstance(shape, Text)]
 
 
 def axis(drawing):
     """Return the numbers along the bottom."""
-    texts = [shape for shape in drawing.shapes if isinstance(shape, Text)]
+    texts = [shape for shape in drawing.plain() if isinstance(shape, Text)]
     return [text.words for text in texts if text.y == texts[-2].y]
 
 
@@ -140,7 +140,9 @@ def test_every_checkpoint_has_a_colour_and_few_a_name(make_trace):
     drawing = by_layer(make_trace(tuple(range(1, 41)), layers=3).points)
     named = [word for word in words(drawing) if word.startswith("step ")]
     assert len(named) == 12 and named[0] == "step 1" and named[-1] == "step 40"
-    assert {shape.name for shape in drawing.shapes if getattr(shape, "name", "")} == {f"step-{i}" for i in range(1, 41)}
+    assert {shape.name for shape in drawing.plain() if getattr(shape, "name", "")} == {
+        f"step-{i}" for i in range(1, 41)
+    }
 
 
 def test_the_terminal_table_fits_and_escapes(make_trace):
