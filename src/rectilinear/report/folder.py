@@ -101,9 +101,14 @@ def write_figures(figures: dict[str, Drawing], folder: Path, *, png: bool) -> No
             (folder / f"{name}.png").write_bytes(paint(figure))
 
 
+def layer_rows(result: ScanResult) -> list[dict[str, Any]]:
+    """Return one row a layer, nested fields flattened (`score_paper`, `sink_count`), lists left out."""
+    return [flat(layer) for layer in result.to_dict()["layers"]]
+
+
 def layers_csv(result: ScanResult) -> str:
-    """Return one line a layer, nested fields flattened (`score_paper`, `sink_count`), lists left out."""
-    rows = [flat(layer) for layer in result.to_dict()["layers"]]
+    """Return one line a layer."""
+    rows = layer_rows(result)
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
     writer.writeheader()

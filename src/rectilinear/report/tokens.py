@@ -45,6 +45,17 @@ def save_tokens(result: TokensResult, out: Path, maps: Callable[[Path], Any] | N
     return write_folder(out, fill, force=force, marker=DOCUMENT)
 
 
+def token_rows(result: TokensResult) -> list[dict[str, Any]]:
+    """Return one row a layer of each token."""
+    values = ("relative_error", "bias_share", "stream_norm", "contribution_norm", "cosine", "sink")
+    return [
+        {"position": one.position, "token": one.token, "layer": layer}
+        | {name: getattr(one, name)[layer] for name in values}
+        for one in result.tokens
+        for layer in range(result.layers)
+    ]
+
+
 def tokens_table(result: TokensResult) -> RenderableType:
     """Return the heat map, what the model says after each token, and both lenses at the last; fits the width.
 
