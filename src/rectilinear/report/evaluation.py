@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 from pathlib import Path
+from typing import Any
 
 from rectilinear.report.folder import flat, write_folder
 from rectilinear.report.html import eval_page
@@ -28,9 +29,14 @@ def save_eval(result: EvalResult, out: Path, *, force: bool = False) -> Path:
     return write_folder(out, fill, force=force, marker=DOCUMENT)
 
 
+def eval_rows(result: EvalResult) -> list[dict[str, Any]]:
+    """Return one row a model, the reference first, nested fields flattened (`text_perplexity`, `divergence_kl`)."""
+    return [flat(clean(dataclasses.asdict(row))) for row in result.rows]
+
+
 def eval_csv(result: EvalResult) -> str:
-    """Return one line a model, the reference first, nested fields flattened (`text_perplexity`, `divergence_kl`)."""
-    rows = [flat(clean(dataclasses.asdict(row))) for row in result.rows]
+    """Return one line a model, the reference first."""
+    rows = eval_rows(result)
     columns = dict.fromkeys(key for row in rows for key in row)
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, list(columns), restval="", lineterminator="\n")

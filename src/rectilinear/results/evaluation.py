@@ -10,6 +10,7 @@ from typing import Any
 
 from rectilinear.errors import ResultError
 from rectilinear.results.document import SCHEMA, clean
+from rectilinear.results.shown import Shown
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class ModelResult:
 
 
 @dataclass(frozen=True)
-class EvalResult:
+class EvalResult(Shown):
     """Models judged side by side.
 
     provenance: text, tokens (asked for), lambada, seed, versions, command, time, seconds. reference: the model that

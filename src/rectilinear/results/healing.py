@@ -11,6 +11,7 @@ from typing import Any
 
 from rectilinear.results.document import SCHEMA, clean
 from rectilinear.results.plan import Loss, Plan
+from rectilinear.results.shown import Shown
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class HealPoint:
 
 
 @dataclass(frozen=True)
-class HealResult:
+class HealResult(Shown):
     """A cut model after gradient training.
 
     plan: of the cut. recipe: loss, what trained, budget and the rest. trained, parameters: numbers that trained, and

@@ -12,6 +12,7 @@ from typing import Any
 
 from rectilinear.errors import ResultError
 from rectilinear.results.document import SCHEMA, clean
+from rectilinear.results.shown import Drawn
 
 Values = tuple[float | None, ...]
 
@@ -63,7 +64,7 @@ class TokenResult:
 
 
 @dataclass(frozen=True)
-class TokensResult:
+class TokensResult(Drawn):
     """A prompt, token by token.
 
     provenance: the model's facts, prompt_tokens, d, layers, maps (text, tokens, window, sink_multiple ... of their
