@@ -9,30 +9,48 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rectilinear.core.linear import AffineMap, fit, scores
     from rectilinear.core.moments import Moments
+    from rectilinear.core.penalties import cosine_penalty, increment_penalty, mse_penalty
     from rectilinear.errors import ModelError, NonFiniteError, RectilinearError, ResultError, TextError
     from rectilinear.models.load import load
+    from rectilinear.models.stack import decoder_stack, recorded
     from rectilinear.ops.delta import delta
     from rectilinear.ops.evaluate import evaluate, perplexity
     from rectilinear.ops.heal import heal
     from rectilinear.ops.maps import Maps, fit_maps
+    from rectilinear.ops.pretrain import pretrain
     from rectilinear.ops.prune import Cut, prune
     from rectilinear.ops.scan import scan
     from rectilinear.ops.sweep import sweep
     from rectilinear.ops.texts import scan_texts
     from rectilinear.ops.tokens import tokens
     from rectilinear.ops.trace import trace
+    from rectilinear.ops.training.callback import LinearityCallback
+    from rectilinear.ops.training.penalty import Penalty
+    from rectilinear.ops.training.trainer import LinearityTrainer
     from rectilinear.report.folder import load as load_result
-    from rectilinear.results import DeltaResult, EvalResult, Plan, ScanResult, TokensResult, TraceResult
+    from rectilinear.results import (
+        DeltaResult,
+        EvalResult,
+        Plan,
+        PretrainResult,
+        ScanResult,
+        TokensResult,
+        TraceResult,
+    )
 
 _HOME = {
     "AffineMap": "core.linear",
     "Cut": "ops.prune",
     "DeltaResult": "results",
     "EvalResult": "results",
+    "LinearityCallback": "ops.training.callback",
+    "LinearityTrainer": "ops.training.trainer",
     "Maps": "ops.maps",
     "Moments": "core.moments",
     "ModelError": "errors",
     "NonFiniteError": "errors",
+    "Penalty": "ops.training.penalty",
+    "PretrainResult": "results",
     "RectilinearError": "errors",
     "ResultError": "errors",
     "ScanResult": "results",
@@ -40,15 +58,21 @@ _HOME = {
     "TokensResult": "results",
     "TraceResult": "results",
     "delta": "ops.delta",
+    "cosine_penalty": "core.penalties",
+    "decoder_stack": "models.stack",
     "evaluate": "ops.evaluate",
     "fit": "core.linear",
     "fit_maps": "ops.maps",
     "heal": "ops.heal",
+    "increment_penalty": "core.penalties",
     "load": "models.load",
     "load_result": "report.folder",
     "Plan": "results",
+    "mse_penalty": "core.penalties",
     "perplexity": "ops.evaluate",
+    "pretrain": "ops.pretrain",
     "prune": "ops.prune",
+    "recorded": "models.stack",
     "scan": "ops.scan",
     "scan_texts": "ops.texts",
     "scores": "core.linear",
@@ -62,9 +86,13 @@ __all__ = [  # noqa: RUF022  by kind
     "Cut",
     "DeltaResult",
     "EvalResult",
+    "LinearityCallback",
+    "LinearityTrainer",
     "Maps",
     "Moments",
+    "Penalty",
     "Plan",
+    "PretrainResult",
     "ScanResult",
     "TokensResult",
     "TraceResult",
@@ -74,14 +102,20 @@ __all__ = [  # noqa: RUF022  by kind
     "ResultError",
     "TextError",
     "delta",
+    "cosine_penalty",
+    "decoder_stack",
     "evaluate",
     "fit",
     "fit_maps",
     "heal",
+    "increment_penalty",
     "load",
     "load_result",
+    "mse_penalty",
     "perplexity",
+    "pretrain",
     "prune",
+    "recorded",
     "scan",
     "scan_texts",
     "scores",
