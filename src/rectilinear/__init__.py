@@ -9,19 +9,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rectilinear.core.linear import AffineMap, fit, scores
     from rectilinear.core.moments import Moments
+    from rectilinear.data.tasks import read_task
     from rectilinear.errors import ModelError, NonFiniteError, RectilinearError, ResultError, TextError
     from rectilinear.models.load import load
     from rectilinear.ops.delta import delta
     from rectilinear.ops.evaluate import evaluate, perplexity
     from rectilinear.ops.heal import heal
     from rectilinear.ops.maps import Maps, fit_maps
+    from rectilinear.ops.probe import probe
     from rectilinear.ops.prune import Cut, prune
     from rectilinear.ops.scan import scan
     from rectilinear.ops.sweep import sweep
     from rectilinear.ops.texts import scan_texts
     from rectilinear.ops.tokens import tokens
     from rectilinear.report.folder import load as load_result
-    from rectilinear.results import DeltaResult, EvalResult, Plan, ScanResult, TokensResult
+    from rectilinear.results import DeltaResult, EvalResult, Plan, ProbeResult, ScanResult, TokensResult
 
 _HOME = {
     "AffineMap": "core.linear",
@@ -45,8 +47,11 @@ _HOME = {
     "load": "models.load",
     "load_result": "report.folder",
     "Plan": "results",
+    "ProbeResult": "results",
     "perplexity": "ops.evaluate",
+    "probe": "ops.probe",
     "prune": "ops.prune",
+    "read_task": "data.tasks",
     "scan": "ops.scan",
     "scan_texts": "ops.texts",
     "scores": "core.linear",
@@ -62,6 +67,7 @@ __all__ = [  # noqa: RUF022  by kind
     "Maps",
     "Moments",
     "Plan",
+    "ProbeResult",
     "ScanResult",
     "TokensResult",
     "ModelError",
@@ -77,7 +83,9 @@ __all__ = [  # noqa: RUF022  by kind
     "load",
     "load_result",
     "perplexity",
+    "probe",
     "prune",
+    "read_task",
     "scan",
     "scan_texts",
     "scores",

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from rectilinear.cli import delta, evaluate, heal, prune, report, scan, tokens
+from rectilinear.cli import delta, evaluate, heal, probe, prune, report, scan, tokens
 from rectilinear.errors import RectilinearError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command("eval", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("report")(report.report)
 app.command("compare")(report.compare)
 app.command("delta", epilog=delta.EPILOG)(delta.delta)
+app.command("probe", epilog=probe.EPILOG)(probe.probe)
 
 
 def _version(asked: bool) -> None:

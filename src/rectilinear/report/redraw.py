@@ -10,10 +10,10 @@ from typing import Any
 from rich.console import RenderableType
 
 from rectilinear.errors import ResultError
-from rectilinear.report import delta
+from rectilinear.report import delta, probe
 from rectilinear.report.folder import load, read_document, render
 from rectilinear.report.terminal import layers_table
-from rectilinear.results import DeltaResult
+from rectilinear.results import DeltaResult, ProbeResult
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Kind:
 
 KINDS = {  # by the name of the document
     delta.DOCUMENT: Kind(DeltaResult.from_dict, delta.draw, delta.delta_table),
+    probe.DOCUMENT: Kind(ProbeResult.from_dict, probe.draw, probe.probe_table),
 }
 
 

@@ -18,6 +18,7 @@ from rectilinear.results.evaluation import (
 )
 from rectilinear.results.healing import HealPoint, HealResult, thinned
 from rectilinear.results.plan import Loss, Plan, PruneResult
+from rectilinear.results.probe import ProbeCurve, ProbePoint, ProbeResult
 from rectilinear.results.scan import (
     LayerResult,
     ScanResult,
@@ -48,6 +49,9 @@ __all__ = [
     "ModelResult",
     "Plan",
     "Point",
+    "ProbeCurve",
+    "ProbePoint",
+    "ProbeResult",
     "Protocol",
     "PruneResult",
     "ScanResult",
