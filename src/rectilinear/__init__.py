@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from rectilinear.ops.sweep import sweep
     from rectilinear.ops.texts import scan_texts
     from rectilinear.ops.tokens import tokens
+    from rectilinear.ops.trace import trace
     from rectilinear.report.folder import load as load_result
-    from rectilinear.results import DeltaResult, EvalResult, Plan, ProbeResult, ScanResult, TokensResult
+    from rectilinear.results import DeltaResult, EvalResult, Plan, ProbeResult, ScanResult, TokensResult, TraceResult
 
 _HOME = {
     "AffineMap": "core.linear",
@@ -39,6 +40,7 @@ _HOME = {
     "ScanResult": "results",
     "TextError": "errors",
     "TokensResult": "results",
+    "TraceResult": "results",
     "delta": "ops.delta",
     "evaluate": "ops.evaluate",
     "fit": "core.linear",
@@ -57,6 +59,7 @@ _HOME = {
     "scores": "core.linear",
     "sweep": "ops.sweep",
     "tokens": "ops.tokens",
+    "trace": "ops.trace",
 }
 
 __all__ = [  # noqa: RUF022  by kind
@@ -70,6 +73,7 @@ __all__ = [  # noqa: RUF022  by kind
     "ProbeResult",
     "ScanResult",
     "TokensResult",
+    "TraceResult",
     "ModelError",
     "NonFiniteError",
     "RectilinearError",
@@ -91,6 +95,7 @@ __all__ = [  # noqa: RUF022  by kind
     "scores",
     "sweep",
     "tokens",
+    "trace",
 ]
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rectilinear.core.bootstrap import draws, interval, ratio_interval, wilson_interval
+from rectilinear.core.bootstrap import draws, interval, mean_score_interval, ratio_interval, wilson_interval
 
 
 def test_interval_covers_the_ratio_and_needs_two_blocks():
@@ -12,6 +12,23 @@ def test_interval_covers_the_ratio_and_needs_two_blocks():
     assert low < 1 - float(errors.sum() / totals.sum()) < high
     assert ratio_interval(errors[:1], totals[:1]) == (None, None)
     assert ratio_interval(errors, totals) == (low, high)
+
+
+def test_the_interval_of_a_mean_over_layers_is_that_of_a_layer_where_there_is_one():
+    generator = torch.Generator().manual_seed(2)
+    errors, totals = torch.rand(3, 40, generator=generator), 1 + torch.rand(3, 40, generator=generator)
+    one = mean_score_interval(errors[:1], totals[:1], torch.tensor([0.9]), seed=5)
+    assert one == pytest.approx(ratio_interval(errors[0], totals[0], scale=0.9, seed=5))
+    low, high = mean_score_interval(errors, totals, torch.ones(3))
+    assert low < float((1 - errors.sum(1) / totals.sum(1)).mean()) < high
+    assert mean_score_interval(errors[:, :1], totals[:, :1], torch.ones(3)) == (None, None)
+
+
+def test_layers_that_err_on_the_same_blocks_do_not_cancel():
+    # Drawn apart, the layers' chances would average out; they saw the same documents, so they must not.
+    errors, totals = torch.rand(1, 40, generator=torch.Generator().manual_seed(3)), torch.ones(1, 40)
+    one, same = (mean_score_interval(errors.repeat(n, 1), totals.repeat(n, 1), torch.ones(n)) for n in (1, 20))
+    assert same == pytest.approx(one)
 
 
 def test_every_resample_draws_as_many_blocks_as_there_are():

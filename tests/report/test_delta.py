@@ -8,9 +8,8 @@ from rich.console import Console
 
 from pages import Seen
 from rectilinear.errors import ResultError
-from rectilinear.report.delta import delta_csv, delta_figure, delta_table, verdict
+from rectilinear.report.delta import delta_csv, delta_figure, delta_table, load_delta, render_delta, verdict
 from rectilinear.report.html import delta_page
-from rectilinear.report.redraw import redraw
 from rectilinear.results import Change, Changes, DeltaResult, LayerDelta
 
 HOSTILE = "</title><script>alert(1)</script>[bold]x[/bold]\x1b[31m\ud800"
@@ -92,10 +91,11 @@ def test_a_folder_is_written_whole_and_drawn_again(result, tmp_path):
     assert result.save(out, force=True) == out
     for name in ("report.html", "layers.csv", "plots/delta.svg", "plots/delta.png"):
         (out / name).unlink()
-    assert redraw(out, png=False)[0] == result
+    render_delta(load_delta(out), out)
     assert {path.name for path in out.rglob("*.*")} == files - {"delta.png"}
-    assert redraw(out / "delta.json", png=True)[0] == result
+    assert load_delta(out / "delta.json") == result
+    render_delta(result, out, png=True)
     assert {path.name for path in out.rglob("*.*")} == files
     (out / "delta.json").write_text("[1]")
     with pytest.raises(ResultError, match="got list"):
-        redraw(out, png=False)
+        load_delta(out)

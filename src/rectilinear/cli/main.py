@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from rectilinear.cli import delta, evaluate, heal, probe, prune, report, scan, tokens
+from rectilinear.cli import delta, evaluate, heal, judge, pretrain, probe, prune, report, scan, tokens, trace, verify
 from rectilinear.errors import RectilinearError
 
 app = typer.Typer(
@@ -21,12 +21,16 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command("scan", epilog=scan.EPILOG)(scan.scan)
+app.command("trace", epilog=trace.EPILOG)(trace.trace)
 app.command("tokens", epilog=tokens.EPILOG)(tokens.tokens)
 app.command("prune", epilog=prune.EPILOG)(prune.prune)
 app.command("heal", epilog=heal.EPILOG)(heal.heal)
+app.command("pretrain", epilog=pretrain.EPILOG)(pretrain.pretrain)
 app.command("eval", epilog=evaluate.EPILOG)(evaluate.evaluate)
+app.command("judge", epilog=judge.EPILOG)(judge.judge)
 app.command("report")(report.report)
 app.command("compare")(report.compare)
+app.command("verify")(verify.verify)
 app.command("delta", epilog=delta.EPILOG)(delta.delta)
 app.command("probe", epilog=probe.EPILOG)(probe.probe)
 

@@ -35,6 +35,24 @@ def mean_interval(sums: Tensor, counts: Tensor, *, seed: int = 0) -> tuple[float
     return (None, None) if low is None or high is None else (1 - high, 1 - low)
 
 
+def mean_score_interval(
+    errors: Tensor, totals: Tensor, scales: Tensor, *, seed: int = 0
+) -> tuple[float | None, float | None]:
+    """Return the 95 % percentile interval of the mean over layers of 1 - sum(errors) / (scale * sum(totals)).
+
+    errors, totals: [layers, blocks], sums over each block; scales: [layers], as in `ratio_interval`. The blocks are
+    drawn once for all layers, which saw the same tokens. None, None with fewer than two blocks that hold anything.
+    """
+    filled = (totals > 0).any(0)
+    blocks = int(filled.sum())
+    if blocks < 2:
+        return None, None
+    times = draws(blocks, seed)
+    e, t = errors[:, filled].double() @ times.T, totals[:, filled].double() @ times.T
+    low, high = interval((1 - e / (scales.double()[:, None] * t)).mean(0)).tolist()
+    return low, high
+
+
 def draws(blocks: int, seed: int) -> Tensor:
     """Return how often each block is drawn in each resample, [resamples, blocks] float64; every row sums to `blocks`.
 

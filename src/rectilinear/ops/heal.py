@@ -19,7 +19,6 @@ from rectilinear.models.mode import eval_mode
 from rectilinear.models.quiet import quiet
 from rectilinear.models.save import save_model
 from rectilinear.models.stack import context_limit, decoder_stack
-from rectilinear.ops.healing.budget import Books
 from rectilinear.ops.healing.cache import TeacherCache
 from rectilinear.ops.healing.loop import check_checkpoints, train
 from rectilinear.ops.healing.losses import Distillation, Logits, Streams
@@ -30,10 +29,14 @@ from rectilinear.ops.predict import predict
 from rectilinear.ops.protocol import CUTS
 from rectilinear.ops.provenance import model_facts, run_facts
 from rectilinear.ops.scores import exp
+from rectilinear.ops.training.budget import Books
 from rectilinear.results import HealPoint, HealResult, Loss, Plan, thinned
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+TENTHS = tuple((i + 1) / 10 for i in range(10))  # of the budget, a checkpoint after each
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ class _Run:
         facts = {**recipe.facts(), "student": fingerprint(model), "teacher": self.plan.fingerprint}
         _widen_(model)
         dense, before = self._judged("judging before", held)
-        books = Books(recipe.limit, facts, self._told, checkpoints=recipe.checkpoints is not None)
+        books = Books(recipe.limit, facts, self._told, () if recipe.checkpoints is None else TENTHS)
         self._trained(windows, books)
         _, after = self._judged("judging after", held)
         result = HealResult(

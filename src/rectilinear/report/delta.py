@@ -10,8 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from rectilinear.errors import ResultError
 from rectilinear.report.chart import Curve, Panel, stacked
-from rectilinear.report.folder import PAGE, PLOTS, TABLE, table_csv, write_figures, write_folder
+from rectilinear.report.folder import PAGE, PLOTS, TABLE, read_document, table_csv, write_figures, write_folder
 from rectilinear.report.html import delta_page
 from rectilinear.report.plots import DASHED, score_limits, values_of
 from rectilinear.report.shapes import BLUE, ORANGE, RED, SOFT, Drawing
@@ -31,13 +32,28 @@ def save_delta(result: DeltaResult, out: Path, *, force: bool = False) -> Path:
 
     def fill(folder: Path) -> None:
         (folder / DOCUMENT).write_text(result.to_json() + "\n", encoding="utf-8")
-        draw(result, folder, png=True)
+        _draw(result, folder, png=True)
 
     return write_folder(out, fill, force=force, marker=DOCUMENT)
 
 
-def draw(result: DeltaResult, folder: Path, *, png: bool) -> None:
-    """Write table, plot and page into an existing folder; raises OSError where that fails."""
+def load_delta(path: str | Path) -> DeltaResult:
+    """Read a folder written by `save_delta`, or its delta.json.
+
+    Raises ResultError where it is missing, damaged or of another schema.
+    """
+    return DeltaResult.from_dict(read_document(path, DOCUMENT, "delta")[1])
+
+
+def render_delta(result: DeltaResult, folder: Path, *, png: bool = False) -> None:
+    """Write table, plot and page into an existing folder; raises ResultError where that fails."""
+    try:
+        _draw(result, folder, png=png)
+    except OSError as error:
+        raise ResultError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def _draw(result: DeltaResult, folder: Path, *, png: bool) -> None:
     figures = {"delta": delta_figure(result)}
     write_figures(figures, folder / PLOTS, png=png)
     (folder / TABLE).write_text(delta_csv(result), encoding="utf-8")

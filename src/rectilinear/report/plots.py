@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from rectilinear.report.carriermap import carrier_map
 from rectilinear.report.chart import Curve, Panel, stacked
 from rectilinear.report.errormap import error_map
 from rectilinear.report.shapes import BLUE, CYCLE, GREEN, ORANGE, PINK, RED, SOFT, Drawing
@@ -121,6 +122,7 @@ def scan_figures(result: ScanResult) -> dict[str, Drawing]:
     """Return the figures of one scan by file name; no tails where nothing was held out."""
     judged_tokens = any(layer.tails.median is not None for layer in result.layers)
     figures = {name: draw(result) for name, draw in FIGURES.items() if name != "tails" or judged_tokens}
+    figures |= {"carriers": carrier_map(result)} if any(layer.error_classes for layer in result.layers) else {}
     return figures | ({"pairs": triangles(result.arrays)} if "span_score" in result.arrays else {})
 
 

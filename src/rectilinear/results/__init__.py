@@ -17,10 +17,15 @@ from rectilinear.results.evaluation import (
     TextScore,
 )
 from rectilinear.results.healing import HealPoint, HealResult, thinned
+from rectilinear.results.judging import JudgeResult
 from rectilinear.results.plan import Loss, Plan, PruneResult
+from rectilinear.results.pretraining import Checkpoint, PretrainResult, TrainPoint
 from rectilinear.results.probe import ProbeCurve, ProbePoint, ProbeResult
 from rectilinear.results.scan import (
+    MOMENTS,
+    MOMENTS_DOCUMENT,
     LayerResult,
+    Passage,
     ScanResult,
     Score,
     Sinks,
@@ -31,24 +36,32 @@ from rectilinear.results.scan import (
 from rectilinear.results.sweep import Point, SweepResult
 from rectilinear.results.texts import TextsResult
 from rectilinear.results.tokens import Guess, TokenResult, TokensResult
+from rectilinear.results.trace import LayerScores, TracePoint, TraceResult
 
 __all__ = [
+    "MOMENTS",
+    "MOMENTS_DOCUMENT",
     "SCHEMA",
     "Change",
     "Changes",
+    "Checkpoint",
     "DeltaResult",
     "Divergence",
     "EvalResult",
     "Guess",
     "HealPoint",
     "HealResult",
+    "JudgeResult",
     "Lambada",
     "LayerDelta",
     "LayerResult",
+    "LayerScores",
     "Loss",
     "ModelResult",
+    "Passage",
     "Plan",
     "Point",
+    "PretrainResult",
     "ProbeCurve",
     "ProbePoint",
     "ProbeResult",
@@ -67,6 +80,9 @@ __all__ = [
     "TextsResult",
     "TokenResult",
     "TokensResult",
+    "TracePoint",
+    "TraceResult",
+    "TrainPoint",
     "clean",
     "mean",
     "thinned",

@@ -18,9 +18,9 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from rectilinear.data.windows import Window
 from rectilinear.errors import ModelError, RectilinearError, ResultError, first_line
-from rectilinear.ops.healing.budget import Books, rate
 from rectilinear.ops.healing.losses import Distillation
 from rectilinear.ops.healing.recipe import Recipe
+from rectilinear.ops.training.budget import Books, rate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
