@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rectilinear.core.linear import AffineMap, fit, scores
     from rectilinear.core.moments import Moments
     from rectilinear.core.penalties import cosine_penalty, increment_penalty, mse_penalty
+    from rectilinear.data.tasks import read_task
     from rectilinear.errors import ModelError, NonFiniteError, RectilinearError, ResultError, TextError
     from rectilinear.models.load import load
     from rectilinear.models.stack import decoder_stack, recorded
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rectilinear.ops.heal import heal
     from rectilinear.ops.maps import Maps, fit_maps
     from rectilinear.ops.pretrain import pretrain
+    from rectilinear.ops.probe import probe
     from rectilinear.ops.prune import Cut, prune
     from rectilinear.ops.scan import scan
     from rectilinear.ops.sweep import sweep
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
         EvalResult,
         Plan,
         PretrainResult,
+        ProbeResult,
         ScanResult,
         TokensResult,
         TraceResult,
@@ -46,20 +49,22 @@ _HOME = {
     "LinearityCallback": "ops.training.callback",
     "LinearityTrainer": "ops.training.trainer",
     "Maps": "ops.maps",
-    "Moments": "core.moments",
     "ModelError": "errors",
+    "Moments": "core.moments",
     "NonFiniteError": "errors",
     "Penalty": "ops.training.penalty",
+    "Plan": "results",
     "PretrainResult": "results",
+    "ProbeResult": "results",
     "RectilinearError": "errors",
     "ResultError": "errors",
     "ScanResult": "results",
     "TextError": "errors",
     "TokensResult": "results",
     "TraceResult": "results",
-    "delta": "ops.delta",
     "cosine_penalty": "core.penalties",
     "decoder_stack": "models.stack",
+    "delta": "ops.delta",
     "evaluate": "ops.evaluate",
     "fit": "core.linear",
     "fit_maps": "ops.maps",
@@ -67,11 +72,12 @@ _HOME = {
     "increment_penalty": "core.penalties",
     "load": "models.load",
     "load_result": "report.folder",
-    "Plan": "results",
     "mse_penalty": "core.penalties",
     "perplexity": "ops.evaluate",
     "pretrain": "ops.pretrain",
+    "probe": "ops.probe",
     "prune": "ops.prune",
+    "read_task": "data.tasks",
     "recorded": "models.stack",
     "scan": "ops.scan",
     "scan_texts": "ops.texts",
@@ -93,6 +99,7 @@ __all__ = [  # noqa: RUF022  by kind
     "Penalty",
     "Plan",
     "PretrainResult",
+    "ProbeResult",
     "ScanResult",
     "TokensResult",
     "TraceResult",
@@ -101,9 +108,9 @@ __all__ = [  # noqa: RUF022  by kind
     "RectilinearError",
     "ResultError",
     "TextError",
-    "delta",
     "cosine_penalty",
     "decoder_stack",
+    "delta",
     "evaluate",
     "fit",
     "fit_maps",
@@ -114,7 +121,9 @@ __all__ = [  # noqa: RUF022  by kind
     "mse_penalty",
     "perplexity",
     "pretrain",
+    "probe",
     "prune",
+    "read_task",
     "recorded",
     "scan",
     "scan_texts",

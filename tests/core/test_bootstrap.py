@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rectilinear.core.bootstrap import draws, interval, mean_score_interval, ratio_interval
+from rectilinear.core.bootstrap import draws, interval, mean_score_interval, ratio_interval, wilson_interval
 
 
 def test_interval_covers_the_ratio_and_needs_two_blocks():
@@ -46,3 +46,18 @@ def test_pairs_drawn_together_tell_a_small_difference_from_noise():
     assert 0.09 < low < float((second - first).mean()) < high < 0.11
     low, high = interval((apart @ second - together @ first) / 50)
     assert low < 0 < high
+
+
+def test_wilsons_interval_is_the_published_one_and_never_certain():
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)  # Newcombe 1998, table I
+    assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+    assert wilson_interval(20, 20) == pytest.approx((0.8389, 1.0), abs=5e-5)
+
+
+def test_wilsons_interval_covers_where_the_bootstrap_does_not():
+    """With a true share of 0.95 and 30 trials, the bootstrap of a perfect sample is a single point."""
+    assert ratio_interval(torch.zeros(30), torch.ones(30)) == (1.0, 1.0)
+    g = torch.Generator().manual_seed(0)
+    hits = (torch.rand(2000, 30, generator=g) < 0.95).sum(1).tolist()
+    covered = [low <= 0.95 <= high for low, high in (wilson_interval(h, 30) for h in hits)]
+    assert 0.93 < sum(covered) / len(covered) < 0.99

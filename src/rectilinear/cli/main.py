@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from rectilinear.cli import delta, evaluate, heal, judge, pretrain, prune, report, scan, tokens, trace, verify
+from rectilinear.cli import delta, evaluate, heal, judge, pretrain, probe, prune, report, scan, tokens, trace, verify
 from rectilinear.errors import RectilinearError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.command("report")(report.report)
 app.command("compare")(report.compare)
 app.command("verify")(verify.verify)
 app.command("delta", epilog=delta.EPILOG)(delta.delta)
+app.command("probe", epilog=probe.EPILOG)(probe.probe)
 
 
 def _version(asked: bool) -> None:

@@ -1,11 +1,14 @@
-"""Intervals for ratios of sums, by resampling whole documents: tokens of one document are not independent."""
+"""Intervals: of ratios of sums by resampling documents, whose tokens are not independent; of a share in closed form."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
 RESAMPLES = 1000
+Z = 1.959964  # of 95 %
 
 
 def ratio_interval(
@@ -66,3 +69,14 @@ def interval(values: Tensor, level: float = 0.95) -> Tensor:
     """Return the percentile interval [2, ...] of resampled values [resamples, ...]; NaN where one of them is."""
     edges = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=values.dtype)
     return torch.quantile(values, edges, dim=0)
+
+
+def wilson_interval(hits: int, count: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share of `count` independent trials; no hits or all of them are no certainty.
+
+    Source: E. B. Wilson, J. Am. Stat. Assoc. 22 (1927).
+    """
+    share, square = hits / count, Z * Z / count
+    middle = (share + square / 2) / (1 + square)
+    reach = Z * math.sqrt((share * (1 - share) + square / 4) / count) / (1 + square)
+    return max(middle - reach, 0.0), min(middle + reach, 1.0)

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from rectilinear.errors import ResultError
-from rectilinear.report import delta, folder, tokens, trace
+from rectilinear.report import delta, folder, probe, tokens, trace
 from rectilinear.report.terminal import layers_table
 
 
@@ -33,6 +33,7 @@ KINDS = {
     tokens.DOCUMENT: Kind(tokens.PAGE, tokens.load_tokens, tokens.render_tokens, tokens.tokens_table),
     trace.DOCUMENT: Kind(trace.PAGE, trace.load_trace, trace.render_trace, trace.trace_table),
     delta.DOCUMENT: Kind(delta.PAGE, delta.load_delta, delta.render_delta, delta.delta_table),
+    probe.DOCUMENT: Kind(probe.PAGE, probe.load_probe, probe.render_probe, probe.probe_table),
 }
 
 

@@ -23,6 +23,7 @@ from rectilinear.results import (
     DeltaResult,
     EvalResult,
     JudgeResult,
+    ProbeResult,
     PruneResult,
     ScanResult,
     SweepResult,
@@ -89,6 +90,11 @@ CAPTIONS = {
         "Top: score and increment score on unseen text, before (dashed) and after (solid). Below each, the change with "
         "its 95 % interval over the same held-out documents for both models; red diamonds mark layers where the "
         "interval of the held-out change excludes 0. One layer in twenty does so by chance alone.",
+    ),
+    "probe": (
+        "Accuracy along the stream",
+        "What a linear probe reads off each position of the stream (the paper's Figure 5), with a 95 % interval over "
+        "test examples. Below the dashed line it is no better than always saying the more frequent class.",
     ),
     "heatmap": (
         "Relative error, token by token",
@@ -189,6 +195,11 @@ def prune_page(result: PruneResult, repaired: str) -> str:
 def delta_page(result: DeltaResult, figures: dict[str, Drawing]) -> str:
     """Return what changed between two models as a single HTML document."""
     return _render("delta.html.j2", result=result, facts=result.provenance, figures=_drawn(figures))
+
+
+def probe_page(result: ProbeResult, figures: dict[str, Drawing]) -> str:
+    """Return linear probes of one model or several as a single HTML document."""
+    return _render("probe.html.j2", result=result, facts=result.provenance, figures=_drawn(figures))
 
 
 def eval_page(result: EvalResult) -> str:

@@ -20,6 +20,7 @@ from rectilinear.results.healing import HealPoint, HealResult, thinned
 from rectilinear.results.judging import JudgeResult
 from rectilinear.results.plan import Loss, Plan, PruneResult
 from rectilinear.results.pretraining import Checkpoint, PretrainResult, TrainPoint
+from rectilinear.results.probe import ProbeCurve, ProbePoint, ProbeResult
 from rectilinear.results.scan import (
     MOMENTS,
     MOMENTS_DOCUMENT,
@@ -61,6 +62,9 @@ __all__ = [
     "Plan",
     "Point",
     "PretrainResult",
+    "ProbeCurve",
+    "ProbePoint",
+    "ProbeResult",
     "Protocol",
     "PruneResult",
     "ScanResult",
