@@ -16,6 +16,7 @@ from rectilinear.report.plots import overlay, scan_figures
 from rectilinear.report.shapes import Drawing
 from rectilinear.report.svg import svg
 from rectilinear.report.text import number, percent, plain, token, visible
+from rectilinear.report.training import story
 from rectilinear.results import (
     EvalResult,
     PruneResult,
@@ -183,6 +184,7 @@ def trace_page(result: TraceResult, figures: dict[str, Drawing], reports: Mappin
         "trace.html.j2",
         result=result,
         facts=result.provenance,
+        story=story(result),
         frames=[_frame(point, reports.get(point.step)) for point in result.points],
         figures=_drawn(figures),
     )
@@ -193,7 +195,7 @@ def _frame(point: TracePoint, report: str | None) -> dict[str, Any]:
     rows = []
     for layer in point.layers:
         cells = [str(layer.layer)]
-        for score in (layer.score, layer.increment):
+        for score in (layer.increment, layer.score):
             known = score.heldout_low is not None
             interval = f"{number(score.heldout_low, 3)} – {number(score.heldout_high, 3)}" if known else "–"
             cells += [number(score.paper), number(score.heldout), interval, number(score.ordinary)]
