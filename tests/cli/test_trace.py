@@ -71,7 +71,9 @@ def test_an_interrupted_trace_goes_on(run, text, traced, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(keep, interrupted)
-        assert trace(run, "--text", text).exit_code == 130
+        stopped = trace(run, "--text", text)
+    assert stopped.exit_code == 130
+    assert "1 of 4 checkpoints are scanned and kept in" in stopped.stderr
     assert {path.name for path in out.iterdir()} == {"scans", "trace.json"}
     assert [path.name for path in (out / "scans").iterdir()] == ["step-0"]
     first = (out / "scans" / "step-0" / "result.json").stat().st_mtime_ns

@@ -15,7 +15,7 @@ from rectilinear.errors import ResultError
 from rectilinear.report.checksums import verify
 from rectilinear.report.shapes import BLUE, ORANGE, Text
 from rectilinear.report.trace import keep_scan, load_trace, render_trace, save_trace, trace_csv, trace_table
-from rectilinear.report.training import along, by_layer, ramp, trace_figures
+from rectilinear.report.training import along, by_layer, ramp, story, trace_figures
 from rectilinear.results import LayerScores, TracePoint, TraceResult, mean
 
 HOSTILE = "</script><script>alert(1)</script> \ud800 [bold]x[/bold] \x1b"
@@ -153,6 +153,19 @@ def test_the_terminal_table_fits_and_escapes(make_trace):
     assert "–" in printed(make_trace(heldout=False), 100)
 
 
+def test_the_story_names_the_ends_and_what_lies_beyond_them(make_trace):
+    def at(step, value):
+        one = make_trace((step,), layers=1).points[0]
+        return replace(one, increment=replace(one.increment, heldout=value))
+
+    rise = TraceResult({}, tuple(at(*pair) for pair in ((1, 0.5), (1000, 0.6))))
+    assert story(rise) == "Mean increment score on unseen text: 0.5000 at step 1, 0.6000 at step 1,000."
+    hill = TraceResult({}, tuple(at(*pair) for pair in ((0, 0.5), (10, 0.9), (20, 0.1), (30, 0.3))))
+    assert story(hill).endswith("0.3000 at step 30, highest at step 10 (0.9000), lowest at step 20 (0.1000).")
+    assert story(TraceResult({}, (at(0, 0.5),))).endswith(": 0.5000 at step 0.")
+    assert "in-sample" in story(make_trace(heldout=False))
+
+
 def test_the_page_is_whole_and_safe(make_trace, tmp_path):
     out = save_trace(make_trace(), tmp_path / "trace")
     page = (out / "trace.html").read_text(encoding="utf-8")
@@ -205,7 +218,7 @@ def test_the_slider_shows_another_checkpoint(make_trace, tmp_path):
     page.write_text(text, encoding="utf-8")
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'user'}"]
     done = subprocess.run(
-        [*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, check=True, timeout=120
+        [*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, check=True, timeout=300
     )
     assert '<span id="layers-of">step 1</span>' in done.stdout
     assert re.search(r'<output[^>]*id="chosen"[^>]*>step 1 ·', done.stdout)
@@ -213,4 +226,5 @@ def test_the_slider_shows_another_checkpoint(make_trace, tmp_path):
     assert set(on) == {"step-1"}
     cells = re.search(r'<tbody id="cells">(.*?)</tbody>', done.stdout, re.S)[1]
     assert f"{early.layers[1].score.heldout:.4f}" in cells
+    assert re.search(r'<a id="report" hidden', done.stdout)
     assert f"{result.points[1].layers[1].score.heldout:.4f}" not in cells

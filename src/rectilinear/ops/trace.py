@@ -13,7 +13,7 @@ import torch
 
 from rectilinear.core.bootstrap import mean_score_interval
 from rectilinear.data.pieces import Pieces, cut_pieces
-from rectilinear.errors import ModelError, ResultError
+from rectilinear.errors import ModelError, NonFiniteError, ResultError
 from rectilinear.models.checkpoints import Checkpoint, find_checkpoints
 from rectilinear.models.load import check_found, device_of, load, load_tokenizer, skeleton
 from rectilinear.models.stack import decoder_stack, width
@@ -268,9 +268,12 @@ def _teller(
 
 
 def _scan(checkpoint: Checkpoint, drawn: _Drawn, loading: dict[str, Any], **options: Any) -> ScanResult:
-    """Load a checkpoint, scan it and let go of it."""
+    """Load a checkpoint, scan it and let go of it; an error of the scan names it."""
     model, tokenizer = load(checkpoint.model, revision=checkpoint.revision, **loading)
-    return scan(model, tokenizer, pieces=drawn.pieces, window=drawn.window, **options)
+    try:
+        return scan(model, tokenizer, pieces=drawn.pieces, window=drawn.window, **options)
+    except NonFiniteError as error:
+        raise NonFiniteError(f"{checkpoint.name}: {error}") from error
 
 
 def _point(checkpoint: Checkpoint, found: ScanResult, notes: tuple[str, ...], seed: int) -> TracePoint:

@@ -18,6 +18,7 @@ from rectilinear.report.shapes import Drawing
 from rectilinear.report.story import compared, finding, least_linear, notes
 from rectilinear.report.svg import inline
 from rectilinear.report.text import between, flowing, number, percent, plain, signed, token, visible
+from rectilinear.report.training import story
 from rectilinear.report.values import Values, overlay_values, scan_values
 from rectilinear.results import (
     DeltaResult,
@@ -253,6 +254,7 @@ def trace_page(result: TraceResult, figures: dict[str, Drawing], reports: Mappin
         "trace.html.j2",
         result=result,
         facts=result.provenance,
+        story=story(result),
         frames=[_frame(point, reports.get(point.step)) for point in result.points],
         figures=_drawn(figures),
     )
@@ -263,7 +265,7 @@ def _frame(point: TracePoint, report: str | None) -> dict[str, Any]:
     rows = []
     for layer in point.layers:
         cells = [str(layer.layer)]
-        for score in (layer.score, layer.increment):
+        for score in (layer.increment, layer.score):
             known = score.heldout_low is not None
             interval = f"{number(score.heldout_low, 3)} – {number(score.heldout_high, 3)}" if known else "–"
             cells += [number(score.paper), number(score.heldout), interval, number(score.ordinary)]

@@ -20,7 +20,7 @@ from rectilinear.report.folder import PLOTS, TABLE, fill, flat, read_document, w
 from rectilinear.report.html import trace_page
 from rectilinear.report.plots import judged
 from rectilinear.report.text import bar, number, sparkline, visible
-from rectilinear.report.training import trace_figures
+from rectilinear.report.training import story, trace_figures
 from rectilinear.results import ScanResult, Score, TraceResult, clean
 
 DOCUMENT, PAGE, SCANS = "trace.json", "trace.html", "scans"
@@ -132,6 +132,7 @@ class _View:
             style="dim",
         )
         yield _table(self.result, options.max_width)
+        yield Text(f"\n{story(self.result)}")
         for note in self.result.warnings:
             yield Text(f"! {visible(note)}", style="yellow")
 
