@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 
 
+class Show(Protocol):
+    """What `progress_bar` gives."""
+
+    def __call__(self, task: str, done: int, total: int | None, said: str, unit: str = ..., /) -> None:
+        """Show a task, how many `unit`s of it are done, of total or None, and what is known so far."""
+
+
 @contextmanager
-def progress_bar(console: Console, unit: str = "tokens") -> Iterator[Callable[[str, int, int | None, str], None]]:
-    """Give a function that shows (task, `unit`s done, of total or None, what is known so far), with rate and time.
+def progress_bar(console: Console, unit: str = "tokens") -> Iterator[Show]:
+    """Give a function that shows how far a task is, in `unit`s where it is not told others, with rate and time.
 
     Another task than before starts the clock again. On anything but a terminal the function does nothing.
     """
     if not console.is_terminal:
-        yield lambda task, done, total, said: None
+        yield lambda task, done, total, said, unit=unit: None
         return
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -31,7 +39,7 @@ def progress_bar(console: Console, unit: str = "tokens") -> Iterator[Callable[[s
     with Progress(*columns, console=console, transient=True) as bar:
         line = bar.add_task("", total=None, count="", rate="", said="")
 
-        def show(task: str, done: int, total: int | None, said: str) -> None:
+        def show(task: str, done: int, total: int | None, said: str, unit: str = unit) -> None:
             if bar.tasks[0].description != task:
                 bar.reset(line, total=total, description=task)
             bar.update(line, total=total, completed=done)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rectilinear.report.folder import flat, write_folder
 from rectilinear.report.html import eval_page
-from rectilinear.results import EvalResult, clean
+from rectilinear.results import EvalResult, ModelResult, clean
 
 DOCUMENT = "eval.json"
 
@@ -29,8 +29,11 @@ def save_eval(result: EvalResult, out: Path, *, force: bool = False) -> Path:
 
 
 def eval_csv(result: EvalResult) -> str:
-    """Return one line a model, the reference first, nested fields flattened (`text_perplexity`, `divergence_kl`)."""
-    rows = [flat(clean(dataclasses.asdict(row))) for row in result.rows]
+    """Return one line a model, the reference first, nested fields flattened (`text_perplexity`, `divergence_kl`).
+
+    Of tasks the values and their errors (`arc_easy_acc`, `arc_easy_acc_stderr`).
+    """
+    rows = [flat(clean(dataclasses.asdict(row))) | _tasks(row) for row in result.rows]
     columns = dict.fromkeys(key for row in rows for key in row)
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, list(columns), restval="", lineterminator="\n")
@@ -39,3 +42,13 @@ def eval_csv(result: EvalResult) -> str:
         # A lone surrogate, as in a file's name, is no text that could be written.
         writer.writerow({k: v.encode("utf-8", "replace").decode() if isinstance(v, str) else v for k, v in row.items()})
     return stream.getvalue()
+
+
+def _tasks(row: ModelResult) -> dict[str, float | None]:
+    return clean(
+        {
+            f"{score.task}_{score.metric}{end}": value
+            for score in row.tasks or ()
+            for end, value in (("", score.value), ("_stderr", score.stderr))
+        }
+    )

@@ -13,6 +13,7 @@ from rectilinear.results.evaluation import (
     Protocol,
     Size,
     Speed,
+    TaskScore,
     TextScore,
 )
 from rectilinear.results.healing import HealPoint, HealResult, thinned
@@ -56,6 +57,7 @@ __all__ = [
     "SubmoduleScore",
     "SweepResult",
     "Tails",
+    "TaskScore",
     "TextScore",
     "TextsResult",
     "TokenResult",
