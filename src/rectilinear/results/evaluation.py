@@ -130,7 +130,7 @@ class ModelResult:
     speed: Speed | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EvalResult(Shown):
     """Models judged side by side.
 
