@@ -185,8 +185,9 @@ def test_the_fragment_names_the_layer(show, scan):
     html = scan_page(scan)
     page = show(html, "#layer-9")
     assert page.locator(".layer:visible").get_attribute("id") == "layer-9"
-    page.locator("table a[href='#layer-2']").click()
-    page.wait_for_function("document.querySelector('.layer.on').id === 'layer-2'")
+    for link, layer in ((".notes a[href='#layer-11']", "layer-11"), ("table a[href='#layer-2']", "layer-2")):
+        page.locator(link).click()
+        api.expect(page.locator(f"#{layer} h3")).to_be_in_viewport(timeout=PATIENCE)
     page.locator("a[href='#definitions']").first.click()
     assert page.locator(".layer:visible").get_attribute("id") == "layer-2"
     assert show(html, "#layer-99").locator(".layer:visible").get_attribute("id") == "layer-3"  # the least linear
@@ -375,9 +376,13 @@ def test_numbers_sort_by_value_thousands_too(show, make_scan):
 )
 def test_pictures_for_the_docs(show):
     html = scan_page(load(os.environ["RECTILINEAR_SCREENSHOTS"]))
-    for name, options in {
-        "light": {"viewport": {"width": 1280, "height": 1560}},
-        "dark": {"viewport": {"width": 1280, "height": 1180}, "color_scheme": "dark"},
-        "phone": {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "has_touch": True},
-    }.items():
-        show(html, **options).screenshot(path=IMAGES / f"report-{name}.png")
+    light = show(html, "#layer-11", viewport={"width": 1280, "height": 1490})
+    light.evaluate("scrollTo({ top: 0, behavior: 'instant' })")
+    hit(light, "profile", 11).hover(position={"x": 15, "y": 80})
+    light.screenshot(path=IMAGES / "report-light.png")
+    dark = show(html, "#layer-11", viewport={"width": 1280, "height": 1440}, color_scheme="dark")
+    dark.locator("#layer").evaluate("layer => layer.scrollIntoView({ behavior: 'instant' })")
+    dark.screenshot(path=IMAGES / "report-dark.png")
+    phone = show(html, viewport={"width": 390, "height": 844}, device_scale_factor=2, is_mobile=True, has_touch=True)
+    phone.locator("#passage-part").evaluate("part => part.scrollIntoView({ behavior: 'instant' })")
+    phone.screenshot(path=IMAGES / "report-phone.png")

@@ -67,6 +67,7 @@ def test_every_kind_of_result_shows_itself_as_compact_and_escaped_html(results):
         assert ("svg" in seen.tags) == isinstance(result, Drawn)
         assert not seen.links and not seen.ids  # many stand in one notebook
         assert len(page) < 60_000
+        assert type(result).__name__ in repr(result) and len(repr(result)) < 1500
     assert "Linear maps explain" in results[0]._repr_html_()
 
 

@@ -91,7 +91,7 @@ def stacked(
     ticks = [scale.ticks(int(height / 24)) for scale in scales]
     left = 14 + max(reach(label) for marks in ticks for _, label in marks)
     across = Scale(*xlimits, left, RIGHT, log)
-    series = {curve.label: index for index, curve in enumerate(legend)}
+    series = {curve.label: index for index, curve in enumerate(legend) if curve.label}
     for index, row in enumerate(rows):
         drawing.shapes.extend(legend_row(row, left, ROW * index + 16, series))
     for panel, scale, marks in zip(panels, scales, ticks, strict=True):

@@ -33,12 +33,10 @@ def layer_views(result: ScanResult, values: dict[str, Values]) -> list[dict[str,
 
 def said(layer: LayerResult) -> str:
     """Return the strictest scores of a layer, and its sinks, in one line."""
-    score, added = (
-        ("ordinary", one.ordinary) if one.ordinary is not None else ("paper", one.paper)
-        for one in (layer.score, layer.increment)
-    )
+    kind = "paper" if layer.score.ordinary is None else "ordinary"
+    score, added = (number(getattr(one, kind)) for one in (layer.score, layer.increment))
     sinks = f" · {layer.sinks.count:,} sinks" if layer.sinks.count else ""
-    return f"score {number(score[1])} · increment score {number(added[1])} ({score[0]}){sinks}"
+    return f"score {score} · increment score {added} ({kind}){sinks}"
 
 
 def passage_data(result: ScanResult) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ class Note:
 
 def finding(result: ScanResult) -> str:
     """Return what the scan found in one sentence."""
-    score, added = (mean(_best(s) for s in scores) for scores in _scores(result))
+    score, added = (mean(_best(getattr(layer, name)) for layer in result.layers) for name in ("score", "increment"))
     if score is None or added is None:
         return "Nothing varies in this stream: there is no score."
     but = "but only " if 0 < added < score - NEAR else "and "
@@ -86,9 +86,9 @@ def _points(points: float) -> str:
 
 
 def _sinks(result: ScanResult) -> Iterator[Note]:
-    heavy = max(result.layers, key=lambda layer: layer.sinks.variance_share or 0.0)
+    heavy = max(result.layers, key=lambda layer: (layer.sinks.variance_share or 0.0, layer.sinks.count))
     sinks = heavy.sinks
-    if not sinks.count or not sinks.variance_share:
+    if not sinks.count:
         yield Note("No token is a sink: none has massive activation.")
         return
     names = ", ".join(token(plain(name, 16)) for name in dict.fromkeys(t["token"] for t in sinks.tokens[:5]))
@@ -122,10 +122,6 @@ def _worst(result: ScanResult) -> Iterator[Note]:
 
 def _heldout(result: ScanResult) -> bool:
     return any(layer.score.heldout is not None for layer in result.layers)
-
-
-def _scores(result: ScanResult) -> tuple[list[Score], list[Score]]:
-    return [layer.score for layer in result.layers], [layer.increment for layer in result.layers]
 
 
 def _best(score: Score) -> float | None:

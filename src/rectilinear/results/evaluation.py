@@ -152,7 +152,7 @@ class ModelResult:
     tasks: tuple[TaskScore, ...] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EvalResult(Shown):
     """Models judged side by side.
 

@@ -24,7 +24,7 @@ class HealPoint:
     loss: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class HealResult(Shown):
     """A cut model after gradient training.
 

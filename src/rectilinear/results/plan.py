@@ -81,7 +81,7 @@ class Loss:
     kl: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PruneResult(Shown):
     """A plan carried out.
 

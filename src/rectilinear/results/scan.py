@@ -124,7 +124,7 @@ class Passage:
     tokens: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ScanResult(Drawn):
     """A scan of one model on one text.
 

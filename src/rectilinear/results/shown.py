@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import reprlib
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -12,13 +14,20 @@ if TYPE_CHECKING:
 class Shown:
     """A result that a notebook shows by itself, and that becomes a table."""
 
+    def __repr__(self) -> str:
+        # In full it would fill many screens, and as many pages of a notebook's file.
+        parts = (
+            f"{field.name}={reprlib.repr(getattr(self, field.name))}" for field in fields(cast(Any, self)) if field.repr
+        )
+        return f"{type(self).__name__}({', '.join(parts)})"
+
     def _repr_html_(self) -> str:
         from rectilinear.report.notebook import html
 
         return html(self)
 
     def to_frame(self) -> DataFrame:
-        """Return the result as a pandas table, one row a layer, model, cut, token or step: what its CSV would hold.
+        """Return the result as a pandas table: one row a layer, model, cut, token and layer, or step of training.
 
         Raises ResultError where pandas is not installed.
         """

@@ -31,7 +31,7 @@ class Point:
     prefill: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SweepResult(Drawn):
     """Curves over the number of layers changed, every selector with every repair; the first point is the dense model.
 

@@ -15,7 +15,7 @@ from rectilinear.results.shown import Drawn
 Table = list[list[float | None]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TextsResult(Drawn):
     """Scans by the name of their text, and the transfer tables.
 

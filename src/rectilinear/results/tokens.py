@@ -63,7 +63,7 @@ class TokenResult:
         return median(known) if known else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TokensResult(Drawn):
     """A prompt, token by token.
 

@@ -232,8 +232,15 @@
     bar.querySelector("input").addEventListener("input", event => pick(Number(event.target.value)));
     every("button", bar).forEach(button =>
       button.addEventListener("click", () => pick(Number(chosen) + Number(button.dataset.step))));
-    listen(window, { hashchange: () => { if (inside(asked())) choose(Number(asked())); } });
-    choose(Number(inside(asked()) ? asked() : bar.dataset.first));
+    // What a link leads to is not there to be scrolled to before it is chosen.
+    const follow = () => {
+      if (!inside(asked())) return false;
+      choose(Number(asked()));
+      sections[chosen].scrollIntoView();
+      return true;
+    };
+    listen(window, { hashchange: follow });
+    if (!follow()) choose(Number(bar.dataset.first));
   } else if (document.querySelector(".hit")) {
     every(".hit[data-row='0']").forEach(place => place.setAttribute("tabindex", "0"));
   }
