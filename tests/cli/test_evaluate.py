@@ -77,7 +77,7 @@ def test_the_folder_has_document_table_and_page(folder, shallow, text, tmp_path)
     out = tmp_path / "judged"
     arguments = (folder, shallow, "--text", text, "--window", "32", "--protocol", "documents", "--out", out)
     run(*arguments)
-    assert {p.name for p in out.iterdir()} == {"eval.json", "eval.csv", "eval.html"}
+    assert {p.name for p in out.iterdir()} == {"eval.json", "eval.csv", "eval.html", "SHA256SUMS"}
     with (out / "eval.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == [str(folder), str(shallow)]

@@ -107,7 +107,7 @@ def test_the_page_escapes_what_comes_from_data(full):
 
 def test_the_folder_is_written_whole_and_not_over_another(full, tmp_path):
     out = full.save(tmp_path / "judged")
-    assert {path.name for path in out.iterdir()} == {"eval.json", "eval.csv", "eval.html"}
+    assert {path.name for path in out.iterdir()} == {"eval.json", "eval.csv", "eval.html", "SHA256SUMS"}
     assert json.loads((out / "eval.json").read_text()) == full.to_dict()
     with pytest.raises(ResultError, match="--force"):
         save_eval(full, out)

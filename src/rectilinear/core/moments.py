@@ -112,6 +112,18 @@ class Moments:
             max(self.eps, other.eps),
         )
 
+    def since(self, earlier: Moments) -> Moments:
+        """Return the moments of the rows that were added after `earlier`, a copy of these, was made.
+
+        Raises ValueError where it is none: its shift is another.
+        """
+        if earlier.n == 0:
+            return self.copy()
+        if earlier.n > self.n or not torch.equal(earlier.shift_x, self.shift_x):
+            raise ValueError(f"expected earlier moments of the same {self.n} rows, got others of {earlier.n}")
+        sums = {name: getattr(self, name) - getattr(earlier, name) for name in _NAMES[2:]}
+        return Moments(self.n - earlier.n, self.shift_x.clone(), self.shift_z.clone(), **sums, eps=self.eps)
+
     def copy(self) -> Moments:
         """Return an independent copy."""
         return Moments(n=self.n, eps=self.eps, **{name: t.clone() for name, t in self._tensors().items()})
@@ -154,21 +166,29 @@ class Moments:
         return (total - (self.sum_x + self.sum_z).square().sum() / max(self.n, 1)).clamp(min=0)
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """Return the state as named tensors, ready for safetensors."""
+        """Return the state as named tensors, ready for safetensors; of xx the lower triangle [p (p + 1) / 2]."""
         header = torch.tensor([float(self.n), self.eps], dtype=torch.float64)
-        return {"header": header, **{k: v.cpu().contiguous() for k, v in self._tensors().items()}}
+        packed = {**self._tensors(), "xx": self.xx[_lower(len(self.xx), self.xx.device)]}
+        return {"header": header, **{k: v.cpu().contiguous() for k, v in packed.items()}}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Moments:
-        """Rebuild from `to_tensors`; raises ResultError where a part is missing."""
+        """Rebuild from `to_tensors`; raises ResultError where a part is missing or of another size."""
         try:
             n, eps = tensors["header"].tolist()
-            return cls(n=int(n), eps=eps, **{name: tensors[name] for name in _NAMES})
+            parts = {name: tensors[name] for name in _NAMES}
         except (KeyError, ValueError) as error:
             raise ResultError(f"expected saved moments, got a file without {error}; scan again") from error
+        p, packed = len(parts["shift_x"]), parts["xx"]
+        if packed.shape != (p * (p + 1) // 2,):
+            raise ResultError(f"expected the triangle of {p} columns in saved moments, got {len(packed)}; scan again")
+        parts["xx"] = torch.zeros(p, p, dtype=packed.dtype)
+        parts["xx"][_lower(p, packed.device)] = packed
+        return cls(n=int(n), eps=eps, **parts)
 
     def save(self, path: str | Path) -> None:
-        """Write to a safetensors file, through a temporary file beside it."""
+        """Write to a safetensors file, through a temporary file beside it; raises ResultError where that fails."""
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         path = Path(path)
@@ -176,6 +196,8 @@ class Moments:
         try:
             save_file(self.to_tensors(), part)
             part.replace(path)
+        except (OSError, SafetensorError) as error:
+            raise ResultError(f"cannot write {path}: {error}") from error
         finally:
             part.unlink(missing_ok=True)
 
@@ -218,6 +240,11 @@ def _add_square(total: Tensor, rows: Tensor) -> None:
     for start in range(0, p, width):
         stop = min(start + width, p)
         total[start:stop, :stop] += rows[:, start:stop].T @ rows[:, :stop]
+
+
+def _lower(p: int, device: torch.device) -> Tensor:
+    """Return the mask [p, p] of the lower triangle: an eighth of its indices' size."""
+    return torch.ones(p, p, dtype=torch.bool, device=device).tril_()
 
 
 def _representable(values: Tensor, dtype: torch.dtype) -> Tensor:

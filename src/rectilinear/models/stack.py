@@ -95,6 +95,23 @@ def watch(stack: nn.ModuleList, on_layer: Callable[[int, Tensor, Tensor], None])
             handle.remove()
 
 
+@contextmanager
+def recorded(stack: nn.ModuleList) -> Iterator[list[Tensor]]:
+    """Give a list that a forward pass fills with the stream's positions 0..L, each [b, w, d], gradients and all.
+
+    L is before the final norm. Every pass starts the list anew. The tensors are the model's own, not copied.
+    """
+    positions: list[Tensor] = []
+
+    def on_layer(index: int, x: Tensor, y: Tensor) -> None:
+        if index == 0:
+            positions[:] = [x]
+        positions.append(y)
+
+    with watch(stack, on_layer):
+        yield positions
+
+
 def is_block(layer: nn.Module) -> bool:
     """Tell whether a linear block stands in this place of the stack."""
     return getattr(layer, "is_linear_block", False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -36,7 +36,8 @@ ROW, SPACE = 24.0, 20.0  # a legend's line, and the space after an entry in it
 class Curve:
     """One curve: y over x, both [n]; NaN is a gap. `label` is for the legend, none where empty.
 
-    marker: a kind of `shapes.markers`, or "" for none. `band` is filled from its first [n] to its second [n].
+    marker: a kind of `shapes.markers`, or "" for none. `band` is filled from its first [n] to its second [n]. `name` is
+    for a page's script, not to be read.
     """
 
     x: np.ndarray
@@ -47,6 +48,7 @@ class Curve:
     dash: tuple[float, ...] = ()
     band: tuple[np.ndarray, np.ndarray] | None = None
     lined: bool = True
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,13 +73,16 @@ def stacked(
     height: float,
     *,
     whole: bool = True,
+    log: bool = False,
+    zero: float | None = None,
     legend: Sequence[Curve] = (),
     stops: Sequence[tuple[float, str]] = (),
 ) -> Drawing:
     """Return panels of one height each above each other with one x axis, whole numbers on it if `whole`.
 
-    `legend` names curves above them all. stops: places on the x axis that can be pointed at, from left to right, each
-    with its name: a row of the table behind the figure.
+    The axis is logarithmic with `log`; `zero` is the value in whose place it says 0. `legend` names curves above all.
+    stops: places on the x axis that can be pointed at, from left to right, each with its name: a row of the table
+    behind the figure.
     """
     rows = legend_rows(legend, RIGHT)
     top = ROW * len(rows) + HEAD + (6 if rows else 0)
@@ -85,15 +90,24 @@ def stacked(
     scales = [_vertical(panel, top + i * (height + HEAD + GAP), height) for i, panel in enumerate(panels)]
     ticks = [scale.ticks(int(height / 24)) for scale in scales]
     left = 14 + max(reach(label) for marks in ticks for _, label in marks)
-    across = Scale(*xlimits, left, RIGHT)
+    across = Scale(*xlimits, left, RIGHT, log)
     series = {curve.label: index for index, curve in enumerate(legend) if curve.label}
     for index, row in enumerate(rows):
         drawing.shapes.extend(legend_row(row, left, ROW * index + 16, series))
     for panel, scale, marks in zip(panels, scales, ticks, strict=True):
         drawing.shapes.extend(_panel(panel, across, scale, marks, series))
     drawing.hits.extend(_hits(stops, across, scales[0].stop, scales[-1].start))
-    drawing.shapes.extend(bottom_axis(across, scales[-1].start, across.ticks(16, whole=whole), xlabel))
+    drawing.shapes.extend(bottom_axis(across, scales[-1].start, _below(across, whole, zero), xlabel))
     return drawing
+
+
+def _below(across: Scale, whole: bool, zero: float | None) -> list[tuple[float, str]]:
+    """Return where numbers stand on the horizontal axis, and what they say."""
+    ticks = across.ticks(16, whole=whole)
+    if zero is None:
+        return ticks
+    at = float(across(np.array([zero]))[0])
+    return [(at, "0"), *((place, label) for place, label in ticks if place > at + 2 * SPACE)]
 
 
 def _hits(stops: Sequence[tuple[float, str]], across: Scale, top: float, bottom: float) -> Iterable[Hit]:
@@ -119,7 +133,8 @@ def _panel(
     yield Text(left, up.stop - 12, panel.title, size=TITLE, bold=True)
     for draw in (_band, _curve):  # no band covers a curve
         for curve in panel.curves:
-            yield from _grouped(list(draw(curve, across, up)), curve, series)
+            shapes = [replace(shape, name=curve.name) for shape in draw(curve, across, up)]
+            yield from _grouped(shapes, curve, series)
     yield Line([((left, up.start), (right, up.start))], SOFT)
     if panel.marks is not None:
         spots = [(x, up.start - 7) for x in across(panel.marks.x).tolist()]

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from rectilinear.report.carriermap import carrier_map
 from rectilinear.report.chart import Curve, Panel, stacked
 from rectilinear.report.errormap import error_map
 from rectilinear.report.shapes import BLUE, CYCLE, GREEN, ORANGE, PINK, RED, SOFT, Drawing
@@ -34,7 +35,7 @@ def profile(result: ScanResult) -> Drawing:
             Curve(x, heldout, BLUE, "held-out, 95 % interval", band=(low, high)),
             Curve(x, ordinary, ORANGE, "ordinary: held-out, no sinks", marker="square"),
         ]
-        panels.append(Panel(title, curves, _score_limits([paper, heldout, ordinary]), marks=marks))
+        panels.append(Panel(title, curves, score_limits([paper, heldout, ordinary]), marks=marks))
     return stacked(panels, "layer", _ends(x), 240, legend=[*panels[0].curves, marks], stops=_stops(x))
 
 
@@ -103,7 +104,7 @@ def overlay(results: Sequence[ScanResult], labels: Sequence[str]) -> Drawing:
             )
             for index, (result, label) in enumerate(zip(results, labels, strict=True))
         ]
-        panels.append(Panel(title, curves, _score_limits([curve.y for curve in curves])))
+        panels.append(Panel(title, curves, score_limits([curve.y for curve in curves])))
     panels[-1] = replace(panels[-1], limits=None, log=True)
     depths = "normalised depth (layer / last layer)"
     stops = [(at, f"depth {at:.2f}") for at in depth(deepest(results).layers)]
@@ -122,6 +123,7 @@ def scan_figures(result: ScanResult) -> dict[str, Drawing]:
     """Return the figures of one scan by file name; no tails where nothing was held out."""
     judged_tokens = any(layer.tails.median is not None for layer in result.layers)
     figures = {name: draw(result) for name, draw in FIGURES.items() if name != "tails" or judged_tokens}
+    figures |= {"carriers": carrier_map(result)} if any(layer.error_classes for layer in result.layers) else {}
     return figures | ({"pairs": triangles(result.arrays)} if "span_score" in result.arrays else {})
 
 
@@ -145,7 +147,7 @@ def values_of(values: Iterable[float | None]) -> np.ndarray:
     return np.array([np.nan if v is None else v for v in values], dtype=float)
 
 
-def _score_limits(curves: Sequence[np.ndarray]) -> tuple[float, float]:
+def score_limits(curves: Sequence[np.ndarray]) -> tuple[float, float]:
     """Return limits around the curves, no lower than FLOOR and no higher than 1, and a margin."""
     known = np.concatenate([curve[np.isfinite(curve)] for curve in curves])
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)

@@ -23,22 +23,24 @@ Points = Sequence[Point]
 
 @dataclass(frozen=True)
 class Line:
-    """Open lines through points, one stroke for all; ends and corners are round."""
+    """Open lines through points, one stroke for all; ends and corners are round. Scripts know it by `name`."""
 
     lines: Sequence[Points]
     colour: str
     width: float = 1.0
     dash: tuple[float, ...] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True)
 class Area:
-    """Closed shapes through points, one fill for all; `crisp` ones meet without a seam."""
+    """Closed shapes through points, one fill for all; `crisp` ones meet without a seam. Named as lines are."""
 
     shapes: Sequence[Points]
     colour: str
     opacity: float = 1.0
     crisp: bool = False
+    name: str = ""
 
 
 @dataclass(frozen=True)

@@ -57,14 +57,15 @@ def _element(shape: Line | Area | Text, colours: dict[str, str]) -> str:
     if isinstance(shape, Text):
         return _text(shape, colours)
     colour = colours.get(shape.colour, shape.colour)
+    name = f' data-name="{escape(shape.name)}"' if shape.name else ""
     if isinstance(shape, Area):
         opacity = f' fill-opacity="{shape.opacity:.3g}"' if shape.opacity < 1 else ""
         crisp = ' shape-rendering="crispEdges"' if shape.crisp else ""
         path = "".join(f"M{' '.join(map(_at, points))}z" for points in shape.shapes)
-        return f'<path d="{path}" fill="{colour}"{opacity}{crisp}/>'
+        return f'<path d="{path}" fill="{colour}"{opacity}{crisp}{name}/>'
     dash = f' stroke-dasharray="{" ".join(map(_short, shape.dash))}"' if shape.dash else ""
     path = "".join(f"M{' '.join(map(_at, points))}" for points in shape.lines)
-    return f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{_short(shape.width)}"{dash}/>'
+    return f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="{_short(shape.width)}"{dash}{name}/>'
 
 
 def _text(text: Text, colours: dict[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 TICKS = "▁▂▃▄▅▆▇█"
@@ -17,6 +17,16 @@ def number(value: float | None, digits: int = 4) -> str:
     if value < 1:
         value = min(value, 1 - 10**-digits)
     return f"{value:.{digits}f}"
+
+
+def signed(value: float | None, digits: int = 4) -> str:
+    """Return a difference with its sign."""
+    return "–" if value is None else f"{value:+.{digits}f}"
+
+
+def between(low: float | None, high: float | None, form: Callable[[float], str] = signed) -> str:
+    """Return an interval."""
+    return "–" if low is None or high is None else f"{form(low)} … {form(high)}"
 
 
 def percent(share: float | None, digits: int = 1) -> str:

@@ -14,6 +14,8 @@ from rectilinear.errors import ResultError
 from rectilinear.results.document import SCHEMA, clean, mean
 from rectilinear.results.shown import Drawn
 
+MOMENTS, MOMENTS_DOCUMENT = "moments", "moments.json"  # kept in a folder within the result's
+
 
 @dataclass(frozen=True)
 class Score:
@@ -93,7 +95,7 @@ class LayerResult:
 
     On unseen text: triggers, the worst tokens, with the text before each; error_tokens, those that carry most of the
     squared error in all, as {"token", "count", "error"} (share of it); error_classes, kinds of tokens as {"class",
-    "tokens", "error"} (shares of both).
+    "tokens", "error", "tail_index"} (shares of both, and as in Tails).
     """
 
     layer: int
@@ -130,7 +132,8 @@ class ScanResult(Drawn):
     tokens_per_d_ordinary, d, window, dtype, device, seed, versions, command, time, seconds.
     arrays: numpy arrays by name (`error_histogram` [L, bins], `error_edges` [bins + 1], per-block bootstrap sums,
     `eigenvalues` [L, d], ...). warnings: plain sentences. passage: held-out text whose relative errors are kept token
-    by token (`passage_error` [L, n], `passage_sink` [L, n]); None where nothing was held out.
+    by token (`passage_error` [L, n], `passage_sink` [L, n]); None where nothing was held out. moments: the folder that
+    they are kept in, None where they are not.
     """
 
     provenance: dict[str, Any]
@@ -138,6 +141,7 @@ class ScanResult(Drawn):
     warnings: tuple[str, ...] = ()
     arrays: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
     passage: Passage | None = None
+    moments: Path | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document: schema, kind, provenance, summary, warnings, passage, layers."""
@@ -167,6 +171,8 @@ class ScanResult(Drawn):
 
     def save(self, out: str | Path, *, force: bool = False) -> Path:
         """Write the whole folder (JSON, arrays, CSV, plots, HTML report) at once or not at all; return its path.
+
+        Moments that were kept go with it.
 
         Raises ResultError where the folder exists and `force` is False, or where it cannot be written.
         """

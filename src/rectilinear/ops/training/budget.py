@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from transformers.trainer_callback import ExportableState
 from rectilinear.errors import NonFiniteError
 from rectilinear.results import HealPoint
 
-CHECKPOINTS = 10  # over the whole budget
 FLOOR = 0.1  # of the rate, where the warm-up starts: a first step at 0 would be none
 
 
@@ -30,8 +30,9 @@ def rate(share: float, schedule: str, warmup: float) -> float:
 class Books(TrainerCallback, ExportableState):
     """Keeps steps, tokens, seconds and losses; stops at the budget's end, asks for checkpoints on the way.
 
-    limit: kind (steps, tokens or seconds) and size. facts: what a checkpoint was made with, kept in it. Seconds are of
-    training only, and go on counting where a resumed run had left off.
+    limit: kind (steps, tokens or seconds) and size. facts: what a checkpoint was made with, kept in it. marks: shares
+    of the budget, rising, after each of which a checkpoint is asked for. Seconds are of training only, and go on
+    counting where a resumed run had left off.
     """
 
     def __init__(
@@ -39,18 +40,17 @@ class Books(TrainerCallback, ExportableState):
         limit: tuple[str, float],
         facts: dict[str, Any],
         on_point: Callable[[HealPoint, float], None],
-        *,
-        checkpoints: bool,
+        marks: Sequence[float] = (),
     ) -> None:
         self.kind, self.size = limit
         self.facts = facts
         self.on_point = on_point
-        self.checkpoints = checkpoints
+        self.marks = marks
         self.steps = self.tokens = 0
         self.before = 0.0
         self.points: list[HealPoint] = []
         self._started: float | None = None
-        self._tenths = 0
+        self._passed = 0
 
     @property
     def seconds(self) -> float:
@@ -73,19 +73,19 @@ class Books(TrainerCallback, ExportableState):
         self.before, self._started = kept["seconds"] if state.global_step else 0.0, time.perf_counter()
         self.points = [HealPoint(*values) for values in kept["points"]]
         self.steps, self.tokens = state.global_step, state.num_input_tokens_seen
-        self._tenths = int(self.share * CHECKPOINTS)
+        self._passed = bisect_right(self.marks, self.share)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Count the step, before the schedule asks how much is spent."""
         self.steps, self.tokens = state.global_step + 1, state.num_input_tokens_seen
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop where the budget is spent, else ask for a checkpoint each time another tenth of it is."""
-        tenths = int(self.share * CHECKPOINTS)
+        """Stop where the budget is spent; ask for a checkpoint each time another mark is passed."""
+        passed = bisect_right(self.marks, self.share)
         if self.share >= 1:
             control.should_training_stop = True
-        control.should_save = self.checkpoints and tenths > self._tenths
-        self._tenths = tenths
+        control.should_save = passed > self._passed
+        self._passed = passed
 
     def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Keep the loss; raises NonFiniteError where it is no number."""

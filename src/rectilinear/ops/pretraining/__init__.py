@@ -1,0 +1,1 @@
+"""Parts of pretraining: the recipe, the text, the model, the loop."""
