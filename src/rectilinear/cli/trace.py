@@ -44,7 +44,7 @@ rectilinear trace demo:tiny --tokens 32768
 
 rectilinear trace EleutherAI/pythia-70m --revisions pythia:8 --text notes.txt
 
-rectilinear trace allenai/OLMo-1B-hf --revisions step1000-tokens4B,step10000-tokens41B,step100000-tokens419B --dry-run
+rectilinear trace EleutherAI/pythia-410m --revisions step1000,step10000,step143000 --dry-run
 
 rectilinear trace --checkpoints 'runs/small-*/final' --text stories.txt --json | jq '.checkpoints[].increment'"""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partialmethod
+from typing import Any
 
 
 @contextmanager
@@ -35,11 +35,15 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _no_bars() -> Iterator[None]:
-    """Switch off every bar of tqdm: the GGUF reader of transformers takes it as it is, past all settings."""
-    from tqdm.auto import tqdm
+    """Switch off every bar of tqdm: some libraries take it as it is, past all settings."""
+    from tqdm import tqdm  # the base of all its kinds
 
     before = tqdm.__init__
-    tqdm.__init__ = partialmethod(before, disable=True)
+
+    def disabled(bar: Any, *arguments: Any, **options: Any) -> None:
+        before(bar, *arguments, **{**options, "disable": True})
+
+    tqdm.__init__ = disabled
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rectilinear.report.folder import flat, write_folder
 from rectilinear.report.html import eval_page
-from rectilinear.results import EvalResult, clean
+from rectilinear.results import EvalResult, ModelResult, clean
 
 DOCUMENT = "eval.json"
 
@@ -30,8 +30,11 @@ def save_eval(result: EvalResult, out: Path, *, force: bool = False) -> Path:
 
 
 def eval_rows(result: EvalResult) -> list[dict[str, Any]]:
-    """Return one row a model, the reference first, nested fields flattened (`text_perplexity`, `divergence_kl`)."""
-    return [flat(clean(dataclasses.asdict(row))) for row in result.rows]
+    """Return one row a model, the reference first, nested fields flattened (`text_perplexity`, `divergence_kl`).
+
+    Of tasks the values and their errors (`arc_easy_acc`, `arc_easy_acc_stderr`).
+    """
+    return [flat(clean(dataclasses.asdict(row))) | _tasks(row) for row in result.rows]
 
 
 def eval_csv(result: EvalResult) -> str:
@@ -45,3 +48,13 @@ def eval_csv(result: EvalResult) -> str:
         # A lone surrogate, as in a file's name, is no text that could be written.
         writer.writerow({k: v.encode("utf-8", "replace").decode() if isinstance(v, str) else v for k, v in row.items()})
     return stream.getvalue()
+
+
+def _tasks(row: ModelResult) -> dict[str, float | None]:
+    return clean(
+        {
+            f"{score.task}_{score.metric}{end}": value
+            for score in row.tasks or ()
+            for end, value in (("", score.value), ("_stderr", score.stderr))
+        }
+    )

@@ -14,6 +14,7 @@ from rectilinear.results.evaluation import (
     Protocol,
     Size,
     Speed,
+    TaskScore,
     TextScore,
 )
 from rectilinear.results.healing import HealPoint, HealResult, thinned
@@ -76,6 +77,7 @@ __all__ = [
     "SubmoduleScore",
     "SweepResult",
     "Tails",
+    "TaskScore",
     "TextScore",
     "TextsResult",
     "TokenResult",
