@@ -42,7 +42,7 @@ def test_a_model_is_trained_from_several_texts_then_a_sibling_from_its_recipe_an
     document = json.loads((out / "pretrain.json").read_text())
     assert document["corpus"]["documents"] + document["corpus"]["heldout"] == 60
     assert document["corpus"]["dropped"] == 1
-    assert document["provenance"]["command"].startswith("rectilinear ")
+    assert document["provenance"]["command"].startswith("rectilinear")
     options = ("--penalty", "cosine", "--weight", 2, "--layers", "1,3", "--penalty-schedule", "decay", "--json")
     sibling = json.loads(run(tmp_path / "cosine", "--recipe", out / "recipe.yaml", *options).stdout)
     changed = {name for name, value in sibling["recipe"].items() if value != document["recipe"][name]}
