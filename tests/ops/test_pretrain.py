@@ -108,6 +108,8 @@ def test_a_recipe_trains_the_same_model_again(plain, tmp_path):
     assert (tmp_path / "again" / "recipe.yaml").read_text() == (out / "recipe.yaml").read_text()
     other = asked_for(out / "recipe.yaml", minutes=1.0, penalty="mse")
     assert (other.tokens, other.minutes, other.penalty, other.window) == (None, 1.0, "mse", 32)
+    larger = asked_for(out / "recipe.yaml", size="mini")
+    assert (larger.window, larger.vocab, larger.tokens) == (512, 4096, 384)
 
 
 class Killed(BaseException):
@@ -218,6 +220,12 @@ def test_wrong_recipes_are_one_line_and_leave_nothing(own, error, said, text, tm
         pretrain(tmp_path / "run", **{**options(text), **own})
     assert said in str(found.value) and "\n" not in str(found.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_several_processes_are_refused(text, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RectilinearError, match="one process to pretrain in"):
+        pretrain(tmp_path / "run", **options(text))
 
 
 def test_an_empty_text_is_refused(tmp_path):
