@@ -10,43 +10,61 @@ if TYPE_CHECKING:
     from rectilinear.core.linear import AffineMap, fit, scores
     from rectilinear.core.moments import Moments
     from rectilinear.core.penalties import cosine_penalty, increment_penalty, mse_penalty
+    from rectilinear.data.tasks import read_task
     from rectilinear.errors import ModelError, NonFiniteError, RectilinearError, ResultError, TextError
     from rectilinear.models.load import load
     from rectilinear.models.stack import decoder_stack, recorded
+    from rectilinear.ops.delta import delta
     from rectilinear.ops.evaluate import evaluate, perplexity
     from rectilinear.ops.heal import heal
     from rectilinear.ops.maps import Maps, fit_maps
     from rectilinear.ops.pretrain import pretrain
+    from rectilinear.ops.probe import probe
     from rectilinear.ops.prune import Cut, prune
     from rectilinear.ops.scan import scan
     from rectilinear.ops.sweep import sweep
     from rectilinear.ops.texts import scan_texts
     from rectilinear.ops.tokens import tokens
+    from rectilinear.ops.trace import trace
     from rectilinear.ops.training.callback import LinearityCallback
     from rectilinear.ops.training.penalty import Penalty
     from rectilinear.ops.training.trainer import LinearityTrainer
     from rectilinear.report.folder import load as load_result
-    from rectilinear.results import EvalResult, Plan, PretrainResult, ScanResult, TokensResult
+    from rectilinear.results import (
+        DeltaResult,
+        EvalResult,
+        Plan,
+        PretrainResult,
+        ProbeResult,
+        ScanResult,
+        TokensResult,
+        TraceResult,
+    )
 
 _HOME = {
     "AffineMap": "core.linear",
     "Cut": "ops.prune",
+    "DeltaResult": "results",
     "EvalResult": "results",
     "LinearityCallback": "ops.training.callback",
     "LinearityTrainer": "ops.training.trainer",
     "Maps": "ops.maps",
-    "Moments": "core.moments",
     "ModelError": "errors",
+    "Moments": "core.moments",
     "NonFiniteError": "errors",
     "Penalty": "ops.training.penalty",
+    "Plan": "results",
     "PretrainResult": "results",
+    "ProbeResult": "results",
     "RectilinearError": "errors",
     "ResultError": "errors",
     "ScanResult": "results",
     "TextError": "errors",
     "TokensResult": "results",
+    "TraceResult": "results",
     "cosine_penalty": "core.penalties",
     "decoder_stack": "models.stack",
+    "delta": "ops.delta",
     "evaluate": "ops.evaluate",
     "fit": "core.linear",
     "fit_maps": "ops.maps",
@@ -54,22 +72,25 @@ _HOME = {
     "increment_penalty": "core.penalties",
     "load": "models.load",
     "load_result": "report.folder",
-    "Plan": "results",
     "mse_penalty": "core.penalties",
     "perplexity": "ops.evaluate",
     "pretrain": "ops.pretrain",
+    "probe": "ops.probe",
     "prune": "ops.prune",
+    "read_task": "data.tasks",
     "recorded": "models.stack",
     "scan": "ops.scan",
     "scan_texts": "ops.texts",
     "scores": "core.linear",
     "sweep": "ops.sweep",
     "tokens": "ops.tokens",
+    "trace": "ops.trace",
 }
 
 __all__ = [  # noqa: RUF022  by kind
     "AffineMap",
     "Cut",
+    "DeltaResult",
     "EvalResult",
     "LinearityCallback",
     "LinearityTrainer",
@@ -78,8 +99,10 @@ __all__ = [  # noqa: RUF022  by kind
     "Penalty",
     "Plan",
     "PretrainResult",
+    "ProbeResult",
     "ScanResult",
     "TokensResult",
+    "TraceResult",
     "ModelError",
     "NonFiniteError",
     "RectilinearError",
@@ -87,6 +110,7 @@ __all__ = [  # noqa: RUF022  by kind
     "TextError",
     "cosine_penalty",
     "decoder_stack",
+    "delta",
     "evaluate",
     "fit",
     "fit_maps",
@@ -97,13 +121,16 @@ __all__ = [  # noqa: RUF022  by kind
     "mse_penalty",
     "perplexity",
     "pretrain",
+    "probe",
     "prune",
+    "read_task",
     "recorded",
     "scan",
     "scan_texts",
     "scores",
     "sweep",
     "tokens",
+    "trace",
 ]
 
 

@@ -1,13 +1,11 @@
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 from typer.testing import CliRunner
 
 import tiny
-from commands import fails
+from commands import fails, loaded_by
 from rectilinear.cli.main import app
 
 
@@ -22,8 +20,8 @@ def scanned(tmp_path_factory, folder, text):
 
 def test_scan_writes_the_whole_folder(scanned):
     names = {p.relative_to(scanned).as_posix() for p in scanned.rglob("*") if p.is_file()}
-    plots = {f"plots/{n}.{e}" for n in ("profile", "norms", "tails", "spectra") for e in ("png", "svg")}
-    assert names == {"result.json", "arrays.safetensors", "layers.csv", "report.html", *plots}
+    plots = {f"plots/{n}.{e}" for n in ("profile", "norms", "tails", "spectra", "carriers") for e in ("png", "svg")}
+    assert names == {"result.json", "arrays.safetensors", "layers.csv", "report.html", "SHA256SUMS", *plots}
     document = json.loads((scanned / "result.json").read_text())
     layer = document["layers"][1]
     assert layer["layer"] == 1
@@ -60,19 +58,6 @@ def test_report_and_compare(scanned, tmp_path):
     assert not (out / "plots" / "overlay.png").exists()
     CliRunner().invoke(app, [*arguments, "--force", "--png"])
     assert (out / "plots" / "overlay.png").exists()
-
-
-def loaded_by(arguments):
-    """Return the top-level modules that a command has loaded when it ends well."""
-    code = (
-        f"import sys; sys.argv = ['rectilinear', *{list(map(str, arguments))!r}]\n"
-        "from rectilinear.cli.main import main\n"
-        "try: main()\n"
-        "except SystemExit as stop: assert not stop.code\n"
-        "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    return set(done.stderr.splitlines()[-1].split())
 
 
 @pytest.mark.parametrize(

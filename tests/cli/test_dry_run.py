@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import pytest
@@ -40,6 +41,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(bare, tmp_path, mo
     }
     assert sorted(tmp_path.rglob("*")) == before
     assert "all" in dry_run(bare, "--tokens", "all").stdout
+    assert re.search(r"on disk +80,688 bytes \(80.69 kB\)", dry_run(bare, "--keep-moments").stdout)
 
 
 def test_a_dry_run_as_json(bare):

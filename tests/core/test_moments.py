@@ -147,8 +147,42 @@ def test_saved_moments_come_back_and_damage_is_named(tmp_path):
     m.save(tmp_path / "m.safetensors")
     back = Moments.load(tmp_path / "m.safetensors")
     assert back.n == m.n
-    assert torch.equal(back.xx, m.xx)
+    assert torch.equal(back.xx.tril(), m.xx.tril())
     (tmp_path / "bad.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
     for name in ("bad", "missing"):
         with pytest.raises(ResultError, match=f"{name}|without"):
             Moments.load(tmp_path / f"{name}.safetensors")
+
+
+def test_of_a_symmetric_product_only_the_triangle_is_kept(tmp_path):
+    m = moments(*rows(d=40))
+    m.save(tmp_path / "m.safetensors")
+    assert (tmp_path / "m.safetensors").stat().st_size < 8 * (40 * 41 / 2 + 40 * 40 + 4 * 40) + 1000
+    back = Moments.load(tmp_path / "m.safetensors")
+    assert torch.equal(back.sxx, m.sxx) and back.eps == m.eps
+    assert residual(back) == residual(m)
+    whole = {**m.to_tensors(), "xx": m.xx}
+    with pytest.raises(ResultError, match="triangle of 40 columns"):
+        Moments.from_tensors(whole)
+
+
+def test_a_disk_that_refuses_is_named(tmp_path):
+    with pytest.raises(ResultError, match=r"cannot write .*gone"):
+        moments(*rows()).save(tmp_path / "gone" / "m.safetensors")
+
+
+def test_rows_that_came_later_are_those_not_there_before():
+    x, z = rows()
+    x, z = (x + 50).float(), (z - 7).float()
+    m = moments(x[:300], z[:300])
+    earlier = m.copy()
+    m.update(x[300:], z[300:])
+    later, alone = m.since(earlier), moments(x[300:], z[300:])
+    assert later.n == 100 and later.eps == EPS32
+    for name in ("mean_x", "mean_z", "sxx", "sxz", "szz"):
+        assert torch.allclose(getattr(later, name), getattr(alone, name), rtol=1e-5, atol=1e-4)
+    assert torch.allclose(earlier.merge(later).sxx, m.sxx, rtol=1e-12)
+    assert m.since(Moments.empty(12, 12)).n == 400 and m.since(m).n == 0
+    for other in (alone, m.merge(m)):
+        with pytest.raises(ValueError, match="earlier moments of the same 400 rows"):
+            m.since(other)

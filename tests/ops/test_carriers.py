@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+import torch
 
 import rectilinear
 import tiny
-from rectilinear.ops.carriers import CLASSES, Carried, by_class, by_token, kinds_of
+from rectilinear.core.tails import LogHistogram
+from rectilinear.ops.carriers import CLASSES, TAIL, Carried, Kinds, by_class, by_token
 from rectilinear.report.carriers import classes, strings
 
 
@@ -24,27 +26,53 @@ TOKENIZER = Words("<s>", "Ġword", "ing", "Ġ12", ".", "\n", "é", special=[0])
 
 
 def test_every_token_is_of_one_class():
-    kinds = ["special", "word start", "continuation", "digits", "punctuation", "whitespace", "continuation"]
-    assert [CLASSES[i] for i in kinds_of(TOKENIZER, np.arange(7))] == kinds
-    assert kinds_of(TOKENIZER, np.array([2])).tolist() == [-1, -1, CLASSES.index("continuation")]
+    expected = ["special", "word start", "continuation", "digits", "punctuation", "whitespace", "continuation"]
+    kinds = Kinds(TOKENIZER)
+    assert kinds(np.array([2, 2])).tolist() == [CLASSES.index("continuation")] * 2
+    assert kinds.table.tolist() == [-1, -1, CLASSES.index("continuation")]
+    assert [CLASSES[i] for i in kinds(np.arange(7))] == expected
+    assert len(kinds(np.arange(0))) == 0 and len(kinds.table) == 7
 
 
 def test_errors_add_up_by_token_and_class_with_sinks_apart():
-    carried = Carried()
-    carried.add(np.array([1, 2, 1]), np.array([1.0, 2.0, 3.0]), None)
-    carried.add(np.array([4, 1, 1]), np.array([4.0, 90.0, 0.0]), np.array([False, True, False]))
+    carried, kinds = Carried(), Kinds(TOKENIZER)
+    for tokens, squared, sinks in (([1, 2, 1], [1.0, 2.0, 3.0], None), ([4, 1, 1], [4.0, 90.0, 0.0], [0, 1, 0])):
+        ids = np.array(tokens)
+        carried.add(ids, np.array(squared), None if sinks is None else np.array(sinks, dtype=bool), kinds(ids))
     heaviest = by_token(carried, TOKENIZER)
     assert [(item["token"], item["count"]) for item in heaviest] == [(" word", 3), (".", 1), ("ing", 1)]
     assert heaviest[0]["error"] == pytest.approx(4 / 100)
-    found = {
-        item["class"]: (item["tokens"], item["error"]) for item in by_class(carried, kinds_of(TOKENIZER, np.arange(5)))
-    }
+    found = {item["class"]: (item["tokens"], item["error"]) for item in by_class(carried, kinds.table)}
     assert found["sink"] == pytest.approx((1 / 6, 0.9))
     assert found["word start"] == pytest.approx((3 / 6, 0.04))
     assert found["rare"] == pytest.approx((2 / 6, 0.06))  # seen twice or less, whatever they are
     apart = [value for kind, value in found.items() if kind != "rare"]
     assert np.sum(apart, axis=0) == pytest.approx((1, 1))
-    assert by_class(Carried(), kinds_of(TOKENIZER, np.arange(0))) == ()
+    assert by_class(Carried(), kinds.table) == ()
+    # Every error is in the histogram of its class, and too few make no tail index.
+    assert {name: part.count for name, part in carried.errors.items()} == {
+        **{"word start": 3, "continuation": 1, "punctuation": 1},
+        "sink": 1,
+    }
+    assert carried.errors["sink"].max == pytest.approx(90**0.5)
+    assert {item["tail_index"] for item in by_class(carried, kinds.table)} == {None}
+
+
+def test_a_class_has_the_tail_index_of_its_own_errors():
+    carried, kinds, rng = Carried(), Kinds(TOKENIZER), np.random.default_rng(0)
+    errors = {token: 1 + rng.pareto(shape, 4000) for token, shape in ((1, 1.5), (4, 6.0))}
+    for part in range(4):  # in whatever pieces they come
+        for token, values in errors.items():
+            piece = values[1000 * part : 1000 * part + 1000]
+            ids = np.full(len(piece), token)
+            carried.add(ids, piece**2, None, kinds(ids))
+    found = {item["class"]: item["tail_index"] for item in by_class(carried, kinds.table)}
+    for name, token, shape in (("word start", 1, 1.5), ("punctuation", 4, 6.0)):
+        whole = LogHistogram()
+        whole.update(torch.from_numpy(errors[token]))
+        assert found[name] == pytest.approx(whole.tail_index(TAIL), rel=1e-9)
+        assert found[name] == pytest.approx(shape, rel=0.2)
+    assert "rare" not in found
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +86,8 @@ def test_a_scan_tells_who_carries_the_error(result):
         assert sum(item["tokens"] for item in apart) == pytest.approx(1)
         assert sum(item["error"] for item in apart) == pytest.approx(1)
         assert 0 < sum(item["error"] for item in layer.error_tokens) <= 1
+        known = [item["tail_index"] for item in apart if item["tokens"] > 0.9]  # words of one kind
+        assert known == [pytest.approx(layer.tails.tail_index, rel=1e-6)]
     kinds = {row.name: row for row in classes(result)}
     name, row = next(iter(kinds.items()))
     shares = [item["error"] for layer in result.layers for item in layer.error_classes if item["class"] == name]

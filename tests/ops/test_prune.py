@@ -84,6 +84,19 @@ def test_linearity_is_the_papers_order(model):
     assert path == {n: tuple(sorted(order[:n])) for n in range(1, LAYERS)}
 
 
+def test_span_takes_the_window_that_a_linear_map_replaces():
+    model = tiny.llama(num_hidden_layers=LAYERS, initializer_range=0.15)
+    with torch.no_grad():
+        for layer in model.model.layers[2:4]:  # these two give the stream on as it is: the most linear of maps
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+    with evaluating(model):
+        path, _ = bench(model, select="span").path(3)
+    assert path[2] == (2, 3)
+    assert path[1] in ((2,), (3,))
+    assert set(path[3]) > {2, 3}
+
+
 def test_kl_is_never_worse_than_the_sets_it_starts_from(model):
     with evaluating(model):
         one = bench(model, effort="thorough")
@@ -164,7 +177,7 @@ def test_a_sweep_has_every_curve_and_leaves_the_model_alone(model, tmp_path):
     assert cut.result.cut.kl == pytest.approx(result.points[1].loss.kl, rel=1e-4)
     assert cut.result.parameters == result.points[1].parameters
     folder = result.save(tmp_path / "sweep")
-    assert {"sweep.json", "sweep.csv", "sweep.html", "plots"} == {p.name for p in folder.iterdir()}
+    assert {"sweep.json", "SHA256SUMS", "sweep.csv", "sweep.html", "plots"} == {p.name for p in folder.iterdir()}
     assert SweepResult.from_dict(json.loads((folder / "sweep.json").read_text())).points == result.points
 
 

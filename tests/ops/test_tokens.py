@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from tokenizers import Regex, normalizers
 
 import rectilinear
 import tiny
@@ -99,7 +100,7 @@ def test_both_lenses_end_in_the_models_own_prediction(model, maps, result):
 
 
 def test_large_vocabularies_are_read_some_tokens_at_a_time(model, maps, result, monkeypatch):
-    monkeypatch.setattr("rectilinear.ops.tokens.CHUNK", 4 * tiny.VOCAB)
+    monkeypatch.setattr("rectilinear.ops.lens.CHUNK", 4 * tiny.VOCAB)
     again = rectilinear.tokens(model, tiny.tokenizer(), PROMPT, maps=maps)
     for a, b in zip(again.tokens, result.tokens, strict=True):
         assert [g.token for g in (*a.logit_lens, *a.linear_lens)] == [g.token for g in (*b.logit_lens, *b.linear_lens)]
@@ -172,20 +173,54 @@ def test_maps_of_another_model_or_none_are_refused(maps, tmp_path):
         rectilinear.Maps.load(tmp_path)
 
 
-def test_prompts_are_cut_or_refused(maps):
+def test_lenses_are_those_asked_for(model, maps, result):
+    told = []
+    some = rectilinear.tokens(
+        model, tiny.tokenizer(), PROMPT, maps=maps, lenses=[1, 4], on_progress=lambda *state: told.append(state)
+    )
+    for at, (a, b) in enumerate(zip(some.tokens, result.tokens, strict=True)):
+        assert a.relative_error == b.relative_error and a.next_rank == b.next_rank
+        whole = at in (1, 4)
+        for found, all_ in ((a.logit_lens, b.logit_lens), (a.linear_lens, b.linear_lens)):
+            expected = all_ if whole else all_[-1:]
+            assert [guess.token for guess in found] == [guess.token for guess in expected]
+            assert [g.probability for g in found] == pytest.approx([g.probability for g in expected], rel=1e-5)
+    assert told[-1] == (6, 6) and told == sorted(told)
+    assert len(rectilinear.tokens(model, tiny.tokenizer(), PROMPT, maps=maps, lenses=()).tokens) == 6
+
+
+def test_a_prompt_beyond_the_context_is_read_in_windows(maps):
     model = tiny.llama(initializer_range=0.15, max_position_embeddings=16)
     fitted = rectilinear.fit_maps(model, tiny.tokenizer(), tiny.documents(), tokens=200, window=64)
     assert fitted.facts["window"] == 16
-    result = rectilinear.tokens(model, tiny.tokenizer(), "w1 " * 40, maps=fitted)
-    assert len(result.tokens) == 16
+    prompt = " ".join(tiny.documents(1))
+    result = rectilinear.tokens(model, tiny.tokenizer(), prompt, maps=fitted)
+    assert [token.position for token in result.tokens] == list(range(40))
     said = " ".join(result.warnings)
-    assert "cut to its first 16 tokens" in said and "tokens per dimension, below 20" in said
+    assert "has 40 tokens" in said and "context of 16" in said and "in 3 windows" in said
+    assert "tokens per dimension, below 20" in said
+    words = prompt.split()
+    for start in (0, 16, 32):
+        alone = rectilinear.tokens(model, tiny.tokenizer(), " ".join(words[start : start + 16]), maps=fitted)
+        for a, b in zip(result.tokens[start : start + 16], alone.tokens, strict=True):
+            assert a.relative_error == b.relative_error and a.prediction == b.prediction
+            if b.next_rank is not None:
+                assert a.next_rank == b.next_rank
+    # What came after a window's last token is known, though the next window knows nothing of it.
+    assert result.tokens[15].next_rank is not None and result.tokens[-1].next_rank is None
+
+
+def test_an_empty_prompt_is_refused(model, maps):
     with pytest.raises(rectilinear.TextError, match="empty"):
-        rectilinear.tokens(model, tiny.tokenizer(), " \n", maps=fitted)
+        rectilinear.tokens(model, tiny.tokenizer(), " \n", maps=maps)
+    silent = tiny.tokenizer()
+    silent.backend_tokenizer.normalizer = normalizers.Replace(Regex("."), "")
+    with pytest.raises(rectilinear.TextError, match="no tokens"):
+        rectilinear.tokens(model, silent, "w1", maps=maps)
 
 
 def test_not_finite_is_said(model, maps, monkeypatch):
-    monkeypatch.setattr(type(maps), "check", lambda self, model: None)
+    monkeypatch.setattr(type(maps), "check", lambda self, model, tokenizer: None)
     broken = tiny.llama(initializer_range=0.15)
     with torch.no_grad():
         broken.model.embed_tokens.weight[9] = math.nan

@@ -8,7 +8,29 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from rectilinear.results import LayerResult, ScanResult, Score, Sinks, Spectrum, Tails
+from rectilinear.results import (
+    EvalResult,
+    Guess,
+    HealPoint,
+    HealResult,
+    LayerResult,
+    Loss,
+    ModelResult,
+    Passage,
+    Plan,
+    Point,
+    PruneResult,
+    ScanResult,
+    Score,
+    Sinks,
+    Size,
+    Spectrum,
+    SweepResult,
+    Tails,
+    TextsResult,
+    TokenResult,
+    TokensResult,
+)
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -23,6 +45,35 @@ HOSTILE = (
 )
 
 
+DENSE, CUT = Loss(30.0, 0.0), Loss(36.0, 0.2)
+
+
+@pytest.fixture
+def results(make_scan):
+    """One result of every kind that a notebook shows, a scan first."""
+    scan = make_scan(3)
+    plan = Plan((1, 2), 6, "kl", "refit", False, 0.1, HOSTILE[0], "0" * 16, {"judge_tokens": 10})
+    table = [[[0.5, 0.1], [0.2, 0.6]]] * 3
+    values, guesses = (0.2, 0.4), (Guess(HOSTILE[0], 0.5),) * 3
+    token = TokenResult(
+        0, 7, HOSTILE[0], values, values, values, values, values, (False, True), guesses, guesses, None, None
+    )
+    points = [Point("kl", "refit", remove, CUT, 1.2, 100, 50.0) for remove in ((), (1,), (1, 2))]
+    history = tuple(HealPoint(i, 64 * i, i / 10, 2.0 - i / 10) for i in (1, 2))
+    return [
+        scan,
+        TextsResult(
+            {"prose": scan, HOSTILE[0]: scan},
+            {k: {"heldout": table, "ordinary": table} for k in ("score", "increment")},
+        ),
+        SweepResult({}, 6, points[0], tuple(points[1:])),
+        TokensResult({"model": HOSTILE[0]}, (token,)),
+        EvalResult({}, (ModelResult(HOSTILE[0], {}, Size(6, 100, 400)),)),
+        PruneResult(plan, DENSE, CUT, 120, 100, 3.0),
+        HealResult(plan, {"loss": "kl", "train": "all"}, 10, 100, DENSE, CUT, DENSE, 500, history),
+    ]
+
+
 @pytest.fixture
 def make_scan() -> Callable[..., ScanResult]:
     """Return the factory: a scan of so many layers, with or without text held out."""
@@ -32,7 +83,7 @@ def make_scan() -> Callable[..., ScanResult]:
 def scan_of(layers: int = 12, *, heldout: bool = True, model: str = "org/tiny [bold]<b>") -> ScanResult:
     edges = 2.0 ** np.arange(-8, 12.25, 0.25)
     counts = np.stack([_counts(edges, i) for i in range(layers)])
-    arrays = {"error_edges": edges, "error_histogram": counts} if heldout else {}
+    arrays = {"error_edges": edges, "error_histogram": counts, **_passage(layers)} if heldout else {}
     per_d = {"paper": 32.0, "heldout": 24.0, "ordinary": 23.9}
     return ScanResult(
         provenance={
@@ -52,7 +103,16 @@ def scan_of(layers: int = 12, *, heldout: bool = True, model: str = "org/tiny [b
         layers=tuple(_layer(i, layers, heldout) for i in range(layers)),
         warnings=("The held-out scores rest on few tokens <img src=x>.",),
         arrays=arrays,
+        passage=Passage(54, 0, HOSTILE) if heldout else None,
     )
+
+
+def _passage(layers: int) -> dict[str, np.ndarray]:
+    error = np.linspace(0.04, 1.3, layers * len(HOSTILE), dtype=np.float32).reshape(layers, -1)
+    error[0, 1] = np.nan
+    sink = np.zeros(error.shape, dtype=bool)
+    sink[2:, 0] = True
+    return {"passage_error": error, "passage_sink": sink}
 
 
 def _counts(edges: np.ndarray, layer: int) -> np.ndarray:
@@ -71,7 +131,15 @@ def _layer(i: int, layers: int, heldout: bool) -> LayerResult:
         inner = -1.7
     tokens = tuple({"token": t, "position": p, "count": 40 - p, "norm": 29000.0} for p, t in enumerate(HOSTILE))
     triggers = tuple(
-        {"token": t, "document": p, "position": 7, "error": 90.0 - p, "relative_error": 1.4, "sink": p == 0}
+        {
+            "token": t,
+            "document": p,
+            "position": 7,
+            "error": 90.0 - p,
+            "relative_error": 1.4,
+            "sink": p == 0,
+            "before": t,
+        }
         for p, t in enumerate(HOSTILE)
     )
     tails = Tails(5 + i, 40 + i, 900.0, 0.31, 0.48, 0.6, 1.8) if heldout else Tails(*[None] * 7)

@@ -25,14 +25,14 @@ def test_what_is_saved_is_loaded_equal(make_scan, undrawn, tmp_path):
     for path in (out, out / "result.json"):
         again = load(path)
         assert again == result
-        assert all(np.array_equal(again.arrays[name], array) for name, array in result.arrays.items())
+        assert all(np.array_equal(again.arrays[name], array, equal_nan=True) for name, array in result.arrays.items())
 
 
 def test_the_folder_holds_table_plots_and_page(make_scan, tmp_path):
     out = save(make_scan(), tmp_path / "scan")
     found = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     plots = {f"plots/{name}.{kind}" for name in ("profile", "norms", "tails", "spectra") for kind in ("png", "svg")}
-    assert found == plots | {"result.json", "arrays.safetensors", "layers.csv", "report.html"}
+    assert found == plots | {"result.json", "arrays.safetensors", "layers.csv", "report.html", "SHA256SUMS"}
     assert [path.name for path in tmp_path.iterdir()] == ["scan"]
 
 

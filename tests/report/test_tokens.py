@@ -97,7 +97,7 @@ def test_long_prompts_show_their_end():
 def test_the_folder_is_whole_or_not_there(tmp_path):
     result = result_of()
     out = save_tokens(result, tmp_path / "out", lambda folder: (folder / "maps.safetensors").touch())
-    names = {"tokens.json", "tokens.html", "heatmap.svg", "heatmap.png"}
+    names = {"tokens.json", "tokens.html", "heatmap.svg", "heatmap.png", "SHA256SUMS"}
     assert {path.name for path in out.iterdir()} == names | {"maps.safetensors"}
     assert TokensResult.from_dict(json.loads((out / "tokens.json").read_text())) == result
     with pytest.raises(ResultError, match="--force"):

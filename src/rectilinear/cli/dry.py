@@ -1,4 +1,4 @@
-"""`rectilinear scan --dry-run`: what a scan would do, without reading weights or text and without writing."""
+"""`--dry-run`: what a command would do, without reading weights and without writing."""
 
 from __future__ import annotations
 
@@ -37,13 +37,27 @@ def tell(
     table = Table.grid(padding=(0, 2))
     table.add_row("model", Text(visible(model)))
     table.add_row("text", Text(visible(text)))
-    for name, value in _lines(told):
+    for name, value in lines(told):
         table.add_row(name, value)
     table.add_row("output", Text(visible(out or "none")))
     Console().print(table)
 
 
-def _lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
+def tell_facts(facts: Mapping[str, Any], *, json: bool) -> None:
+    """Print what a command would do, one fact a line, as JSON if asked."""
+    if json:
+        sys.stdout.write(jsonlib.dumps(dict(facts), indent=1) + "\n")
+        return
+    from rectilinear.report.text import visible
+
+    table = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        table.add_row(name.replace("_", " "), Text(visible("none" if value is None else value)))
+    Console().print(table)
+
+
+def lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
+    """Yield the name and the value of what is known about a scan beforehand."""
     yield "layers", f"{forecast.layers:,} of width {forecast.width:,}"
     per_d = forecast.tokens_per_d
     if forecast.tokens is None or per_d is None:
@@ -56,6 +70,8 @@ def _lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
     yield "batches", f"{forecast.batches:,}, more where documents are short" if known else "as many as the text fills"
     yield "weights", f"{_size(forecast.weights_bytes)} in {forecast.dtype}"
     yield "moments", f"{_size(forecast.moments_bytes)}; with sinks {_size(forecast.moments_bytes_most)}"
+    if forecast.kept_bytes:
+        yield "on disk", f"{_size(forecast.kept_bytes)}; with sinks {_size(forecast.kept_bytes_most)}"
 
 
 def _size(count: int) -> str:

@@ -16,6 +16,8 @@ Dtype = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, or balanced (spread over all GPUs).")]
 BatchTokens = Annotated[int, typer.Option(help="Tokens in one forward pass.", min=1)]
+Holdout = Annotated[float, typer.Option(help="Share of the tokens, from the end, that no map is fitted on.")]
+SinkMultiple = Annotated[float, typer.Option(help="A token is a sink above this many median stream norms.", min=1.0)]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that comes with a model. Off unless you ask.")
 ]
@@ -23,6 +25,12 @@ LayersPath = Annotated[
     str | None, typer.Option(help="Dotted path of the decoder stack, where it is not found by itself.")
 ]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
+
+
+def given(context: typer.Context, *names: str) -> list[str]:
+    """Return those of the parameters `names` that stand on the command line, as options."""
+    found = ((name, context.get_parameter_source(name)) for name in names)
+    return ["--" + name.replace("_", "-") for name, source in found if source and source.name == "COMMANDLINE"]
 
 
 def token_budget(value: str | None) -> int | Literal["all"] | None:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 
 
-@contextmanager
-def progress_bar(console: Console) -> Iterator[Callable[[str, int, int | None, str], None]]:
-    """Give a function that shows (task, tokens done, of total or None, what is known so far), with tokens/s and time.
+class Show(Protocol):
+    """What `progress_bar` gives."""
 
-    Another task than before starts the clock again. On anything but a terminal the function does nothing.
+    def __call__(self, task: str, done: int, total: int | None, said: str, unit: str = ..., /) -> None:
+        """Show a task, how many `unit`s of it are done, of total or None, and what is known so far."""
+
+
+@contextmanager
+def progress_bar(console: Console, unit: str = "tokens") -> Iterator[Show]:
+    """Give a function that shows how far a task is, in `unit`s where it is not told others, with rate and time.
+
+    A fifth argument names another unit for a task. Another task than before starts the clock again. On
+    anything but a terminal the function does nothing.
     """
     if not console.is_terminal:
-        yield lambda task, done, total, said: None
+        yield lambda task, done, total, said, unit=unit: None
         return
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -31,13 +40,13 @@ def progress_bar(console: Console) -> Iterator[Callable[[str, int, int | None, s
     with Progress(*columns, console=console, transient=True) as bar:
         line = bar.add_task("", total=None, count="", rate="", said="")
 
-        def show(task: str, done: int, total: int | None, said: str) -> None:
+        def show(task: str, done: int, total: int | None, said: str, unit: str = unit) -> None:
             if bar.tasks[0].description != task:
                 bar.reset(line, total=total, description=task)
             bar.update(line, total=total, completed=done)
             speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
-            rate = f" · {speed:,.0f} tokens/s" if speed else ""
-            count = "" if total is None else f"{done:,}/{total:,} tokens"
+            rate = f" · {speed:,.{0 if speed >= 10 else 1}f} {unit}/s" if speed else ""
+            count = "" if total is None else f"{done:,}/{total:,} {unit}"
             bar.update(line, count=count, rate=rate, said=f" · {said}" if said else "")
 
         yield show

@@ -72,7 +72,8 @@ def prune(
         str,
         typer.Option(
             help="How layers are chosen: kl (sets judged by KL to the dense model after their repair), linearity (the "
-            "paper's), increment, bi (ShortGPT), angular (one window: UIDL, ReplaceMe), loss (SLEB), reverse, random."
+            "paper's), increment, bi (ShortGPT), angular (one window: UIDL, ReplaceMe), span (the window that one map "
+            "replaces best), loss (SLEB), reverse, random."
         ),
     ] = "kl",
     repair: Annotated[

@@ -14,23 +14,26 @@ from rectilinear.errors import ResultError
 
 
 def report(
-    folders: Annotated[list[Path], typer.Argument(help="Folders written by a scan.", metavar="DIR...")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(help="Folders written by `scan`, `tokens`, `trace`, `delta` or `probe`.", metavar="DIR..."),
+    ],
     png: Annotated[bool, typer.Option("--png", help="Draw the PNG plots again too; takes seconds.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result documents instead of tables.")] = False,
 ) -> None:
-    """Draw the table, SVG plots, CSV and HTML page of saved scans again."""
-    from rectilinear.report.folder import load, render
-    from rectilinear.report.terminal import layers_table
+    """Draw the table, SVG plots, CSV and HTML page of saved results again, without the model."""
+    from rectilinear.report.again import kind_of
 
     for folder in folders:
-        result = load(folder)
+        kind = kind_of(folder)
+        result = kind.load(folder)
         where = folder if folder.is_dir() else folder.parent
-        render(result, where, png=png)
+        kind.render(result, where, png=png)
         if json:
             sys.stdout.write(result.to_json() + "\n")
         else:
-            Console().print(layers_table(result))
-            Console(stderr=True, soft_wrap=True).print(f"Report: {where / 'report.html'}", markup=False)
+            Console().print(kind.table(result))
+            Console(stderr=True, soft_wrap=True).print(f"Report: {where / kind.page}", markup=False)
 
 
 def compare(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json as jsonlib
 import shlex
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +19,7 @@ from rectilinear.cli.options import (
     LayersPath,
     Revision,
     TrustRemoteCode,
+    given,
     slug,
     token_budget,
 )
@@ -35,14 +35,20 @@ rectilinear tokens demo --prompt "The capital of France is Paris, and the capita
 
 rectilinear tokens demo --file story.txt --maps tokens-demo --out story
 
-rectilinear tokens --corpus scan-demo
+rectilinear tokens --corpus scan-demo --out carriers
 
 rectilinear tokens HuggingFaceTB/SmolLM2-135M --prompt "To be or not to" --text corpus.jsonl.gz --tokens 100000
 
 rectilinear tokens demo --prompt "One, two," --maps tokens-demo --json | jq .tokens[-1].prediction"""
 
+OF_A_PROMPT = (
+    *("prompt", "file", "maps", "text", "tokens", "window", "sink_multiple"),
+    *("dtype", "device", "layers_path", "revision", "trust_remote_code"),
+)
+
 
 def tokens(
+    context: typer.Context,
     model: Annotated[
         str | None,
         typer.Argument(help="A Hub id, a local folder, a .gguf file, or 'demo' (SmolLM2-135M, no Hub needed)."),
@@ -54,13 +60,17 @@ def tokens(
     corpus: Annotated[
         Path | None,
         typer.Option(
-            help="No model and no prompt: print which tokens carry the error of a scan, from its folder.",
+            help="No model and no prompt: tell which tokens carry the error of a scan, from its folder.",
             metavar="SCAN_DIR",
         ),
     ] = None,
     maps: Annotated[
         Path | None,
-        typer.Option(help="A folder with maps of this model, fitted before.", metavar="DIR", show_default="fit them"),
+        typer.Option(
+            help="Maps fitted before: a folder of `rectilinear tokens`, or of `scan --keep-moments`.",
+            metavar="DIR",
+            show_default="fit them",
+        ),
     ] = None,
     text: Annotated[
         str,
@@ -75,7 +85,9 @@ def tokens(
     ] = 10.0,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for the page and the maps.", show_default="tokens-MODEL; none with --json"),
+        typer.Option(
+            help="Folder for the page and the maps.", show_default="tokens-MODEL; none with --json or --corpus"
+        ),
     ] = None,
     force: Force = False,
     json: Json = False,
@@ -92,12 +104,17 @@ def tokens(
     heatmap.svg and .png, and the maps it has fitted, for --maps.
     """
     if corpus is not None:
-        if (model, prompt, file) != (None, None, None):
-            raise TextError("expected --corpus alone, without a model, --prompt or --file")
-        _carriers(corpus, json)
+        if model is not None or (idle := given(context, *OF_A_PROMPT)):
+            raise TextError(
+                f"expected --corpus without a model or a prompt, got {model or ', '.join(idle)}: leave it out"
+            )
+        _carriers(corpus, out, force, json)
         return
     if model is None:
         raise ModelError("expected a model, or --corpus SCAN_DIR: got neither")
+    idle = given(context, "text", "tokens", "window", "sink_multiple") if maps is not None else []
+    if idle:
+        raise TextError(f"expected --maps without {', '.join(idle)}: maps that are there are not fitted; leave one out")
     asked = _prompt(prompt, file)
     budget = token_budget(tokens)
     target = out or (None if json else Path(f"tokens-{slug(model)}"))
@@ -130,8 +147,15 @@ def tokens(
             on_progress=lambda done, total: show("fitting maps", done, total, ""),
         )
         show("reading the prompt", 0, None, "")
-        said = {"model": model, "command": shlex.join(["rectilinear", *sys.argv[1:]])}
-        result = run(loaded, tokenizer, asked, maps=fitted, layers_path=layers_path, provenance=said)
+        result = run(
+            loaded,
+            tokenizer,
+            asked,
+            maps=fitted,
+            layers_path=layers_path,
+            provenance={"model": model, "command": shlex.join(["rectilinear", *sys.argv[1:]])},
+            on_progress=lambda done, total: show("reading the prompt", done, total, ""),
+        )
         if target is not None:
             # Maps that came from elsewhere stay there, unless this folder takes that one's place.
             ours = known is None or (maps is not None and target.exists() and target.samefile(maps))
@@ -139,19 +163,20 @@ def tokens(
     _printed(result, target, json)
 
 
-def _carriers(corpus: Path, json: bool) -> None:
-    from rectilinear.report.carriers import carriers_table, classes, strings
+def _carriers(corpus: Path, out: Path | None, force: bool, json: bool) -> None:
+    from rectilinear.report.carriers import PAGE, carriers_table, classes, document, save_carriers
     from rectilinear.report.folder import load
 
     result = load(corpus)
     if not classes(result):
         raise ResultError(f"{corpus} does not tell which tokens carry the error: scan again, with text held out")
+    if out is not None:
+        save_carriers(result, out, force=force)
     if json:
-        rows = {"classes": classes(result), "tokens": strings(result)}
-        found = {name: [asdict(row) for row in listed] for name, listed in rows.items()}
-        sys.stdout.write(jsonlib.dumps(found, indent=1) + "\n")
+        sys.stdout.write(jsonlib.dumps(document(result), indent=1) + "\n")
     else:
         Console().print(carriers_table(result))
+    _page(None if out is None else out / PAGE)
 
 
 def _prompt(prompt: str | None, file: Path | None) -> str:
@@ -177,6 +202,9 @@ def _printed(result: TokensResult, target: Path | None, json: bool) -> None:
         from rectilinear.report.tokens import tokens_table
 
         Console().print(tokens_table(result))
-    if target is not None:
-        note = Console(stderr=True, soft_wrap=True, highlight=False)
-        note.print(f"Page: {target / 'tokens.html'}", markup=False)
+    _page(None if target is None else target / "tokens.html")
+
+
+def _page(path: Path | None) -> None:
+    if path is not None:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"Page: {path}", markup=False)

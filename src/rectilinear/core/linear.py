@@ -78,6 +78,12 @@ def fit(moments: Moments, *, ridge: float = 0.0, rank: int | None = None) -> Aff
     return AffineMap(weight, moments.mean_z - moments.mean_x @ weight)
 
 
+def in_turn(first: AffineMap, then: AffineMap) -> AffineMap:
+    """Return what two maps of contributions add together: first(x), and then(x + first(x)) of that; weights [d, d]."""
+    weight = first.weight + then.weight + first.weight @ then.weight
+    return AffineMap(weight, first.bias + then.bias + first.bias @ then.weight)
+
+
 def reduced(weight: Tensor, scatter: Tensor, rank: int) -> Tensor:
     """Return the weight [p, q] of rank `rank` or less whose fitted values of x come closest to those of `weight`.
 

@@ -61,7 +61,8 @@ class Moments:
         """
         work = torch.float64 if exact or x.dtype == torch.float64 else torch.float32
         x, z = x.to(work), z.to(work)
-        n = len(x) - (int(leave_out.sum()) if leave_out is not None else 0)
+        out = None if leave_out is None else leave_out.nonzero().flatten()
+        n = len(x) - (0 if out is None else len(out))
         if n == 0:
             return
         if self.n == 0:
@@ -70,10 +71,10 @@ class Moments:
             self.shift_z = _representable(z[rows].mean(0), work)
         a = x - self.shift_x.to(work)
         b = z - self.shift_z.to(work)
-        if leave_out is not None:
-            # Zeroed rows add nothing to any sum: cheaper than copying the others out.
-            a[leave_out] = 0
-            b[leave_out] = 0
+        if out is not None:
+            # Zeroed rows add nothing to any sum: cheaper than copying the others out, as these are few.
+            a.index_fill_(0, out, 0)
+            b.index_fill_(0, out, 0)
         with full_precision():
             _add_square(self.xx, a)
             self.xz += a.T @ b
@@ -110,6 +111,18 @@ class Moments:
             self.szz + other.szz + cross * gap_z.square().sum() + n * dz.square().sum(),
             max(self.eps, other.eps),
         )
+
+    def since(self, earlier: Moments) -> Moments:
+        """Return the moments of the rows that were added after `earlier`, a copy of these, was made.
+
+        Raises ValueError where it is none: its shift is another.
+        """
+        if earlier.n == 0:
+            return self.copy()
+        if earlier.n > self.n or not torch.equal(earlier.shift_x, self.shift_x):
+            raise ValueError(f"expected earlier moments of the same {self.n} rows, got others of {earlier.n}")
+        sums = {name: getattr(self, name) - getattr(earlier, name) for name in _NAMES[2:]}
+        return Moments(self.n - earlier.n, self.shift_x.clone(), self.shift_z.clone(), **sums, eps=self.eps)
 
     def copy(self) -> Moments:
         """Return an independent copy."""
@@ -153,21 +166,29 @@ class Moments:
         return (total - (self.sum_x + self.sum_z).square().sum() / max(self.n, 1)).clamp(min=0)
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """Return the state as named tensors, ready for safetensors."""
+        """Return the state as named tensors, ready for safetensors; of xx the lower triangle [p (p + 1) / 2]."""
         header = torch.tensor([float(self.n), self.eps], dtype=torch.float64)
-        return {"header": header, **{k: v.cpu().contiguous() for k, v in self._tensors().items()}}
+        packed = {**self._tensors(), "xx": self.xx[_lower(len(self.xx), self.xx.device)]}
+        return {"header": header, **{k: v.cpu().contiguous() for k, v in packed.items()}}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Moments:
-        """Rebuild from `to_tensors`; raises ResultError where a part is missing."""
+        """Rebuild from `to_tensors`; raises ResultError where a part is missing or of another size."""
         try:
             n, eps = tensors["header"].tolist()
-            return cls(n=int(n), eps=eps, **{name: tensors[name] for name in _NAMES})
+            parts = {name: tensors[name] for name in _NAMES}
         except (KeyError, ValueError) as error:
             raise ResultError(f"expected saved moments, got a file without {error}; scan again") from error
+        p, packed = len(parts["shift_x"]), parts["xx"]
+        if packed.shape != (p * (p + 1) // 2,):
+            raise ResultError(f"expected the triangle of {p} columns in saved moments, got {len(packed)}; scan again")
+        parts["xx"] = torch.zeros(p, p, dtype=packed.dtype)
+        parts["xx"][_lower(p, packed.device)] = packed
+        return cls(n=int(n), eps=eps, **parts)
 
     def save(self, path: str | Path) -> None:
-        """Write to a safetensors file, through a temporary file beside it."""
+        """Write to a safetensors file, through a temporary file beside it; raises ResultError where that fails."""
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         path = Path(path)
@@ -175,6 +196,8 @@ class Moments:
         try:
             save_file(self.to_tensors(), part)
             part.replace(path)
+        except (OSError, SafetensorError) as error:
+            raise ResultError(f"cannot write {path}: {error}") from error
         finally:
             part.unlink(missing_ok=True)
 
@@ -217,6 +240,11 @@ def _add_square(total: Tensor, rows: Tensor) -> None:
     for start in range(0, p, width):
         stop = min(start + width, p)
         total[start:stop, :stop] += rows[:, start:stop].T @ rows[:, :stop]
+
+
+def _lower(p: int, device: torch.device) -> Tensor:
+    """Return the mask [p, p] of the lower triangle: an eighth of its indices' size."""
+    return torch.ones(p, p, dtype=torch.bool, device=device).tril_()
 
 
 def _representable(values: Tensor, dtype: torch.dtype) -> Tensor:

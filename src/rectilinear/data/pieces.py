@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,17 @@ class Pieces:
     def tokens(self) -> int:
         """All tokens."""
         return self.tokens_fit + self.tokens_heldout
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits that tell cuts apart: by every window's tokens and document, and by which are held out."""
+        digest = hashlib.sha256(self.unit.encode())
+        for part in (self.fit, self.heldout):
+            for piece in part:
+                digest.update(f"{piece.document} {piece.start} {len(piece.ids)} ".encode())
+                digest.update(piece.ids.astype("<i4").tobytes())
+            digest.update(b"|")
+        return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def read_text(source: str | None = None) -> Text:
         return Text("stdin", lambda: _documents(_lines(sys.stdin.buffer, "standard input")))
     path = _local(source)
     if path is None:
-        return Text(source, lambda: _texts(_hub(source), source))
+        return Text(source, lambda: _texts(enumerate(_hub(source), 1), source))
     return Text(path.name, lambda: _file(path))
 
 
@@ -57,10 +57,18 @@ def read_rows(source: str) -> Iterator[dict[str, Any]]:
 
     Raises TextError as `read_text` does, and for a plain text.
     """
+    return (row for _, row in numbered_rows(source))
+
+
+def numbered_rows(source: str, **options: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Return the rows of `read_rows`, each with the number of its line (of its row, where there are no lines), from 1.
+
+    options: more of the Hub's load_dataset, for a data set.
+    """
     path = _local(source)
     if path is not None and not _tabular(path):
         raise TextError(f"expected a jsonl or parquet file or a Hub data set, got {path.name}")
-    return _hub(source) if path is None else _file_rows(path)
+    return enumerate(_hub(source, **options), 1) if path is None else _file_rows(path)
 
 
 def _local(source: str) -> Path | None:
@@ -88,9 +96,9 @@ def _file(path: Path) -> Iterator[str]:
         yield from _documents(_lines(file, path.name))
 
 
-def _file_rows(path: Path) -> Iterator[dict[str, Any]]:
+def _file_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     if path.name.endswith(".parquet"):
-        yield from _parquet(path)
+        yield from enumerate(_parquet(path), 1)
         return
     with _opened(path) as file:
         yield from _json(_lines(file, path.name), path.name)
@@ -145,7 +153,7 @@ def _filled(parts: list[str]) -> Iterator[str]:
         yield document
 
 
-def _json(lines: Iterable[str], name: str) -> Iterator[dict[str, Any]]:
+def _json(lines: Iterable[str], name: str) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -157,7 +165,7 @@ def _json(lines: Iterable[str], name: str) -> Iterator[dict[str, Any]]:
             row = {"text": row}
         if not isinstance(row, dict):
             raise TextError(f"expected a JSON object in {name}, line {number}: got {type(row).__name__}")
-        yield row
+        yield number, row
 
 
 def _parquet(path: Path) -> Iterator[dict[str, Any]]:
@@ -172,14 +180,14 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
         raise TextError(f"cannot read {path} as parquet: {error}") from error
 
 
-def _hub(source: str) -> Iterator[dict[str, Any]]:
+def _hub(source: str, **options: Any) -> Iterator[dict[str, Any]]:
     """Stream a data set of the Hub."""
     name, _, split = source.partition("#")
     name, _, config = name.partition(":")
     try:
         from datasets import load_dataset
 
-        yield from load_dataset(name, config or None, split=split or "train", streaming=True)
+        yield from load_dataset(name, config or None, split=split or "train", streaming=True, **options)
     except Exception as error:  # the Hub's clients raise a dozen kinds, all meaning: not to be had
         raise TextError(
             f"no such file, and no data set {name!r} to be had from the Hub ({first_line(error)}): "
@@ -187,9 +195,9 @@ def _hub(source: str) -> Iterator[dict[str, Any]]:
         ) from error
 
 
-def _texts(rows: Iterable[dict[str, Any]], name: str) -> Iterator[str]:
+def _texts(rows: Iterable[tuple[int, dict[str, Any]]], name: str) -> Iterator[str]:
     """Yield each row's text; rows that are single lines of WikiText are joined to articles."""
-    texts = (_text(row, name, number) for number, row in enumerate(rows, 1))
+    texts = (_text(row, name, number) for number, row in rows)
     head: list[str] = []
     for text in texts:
         head.append(text)

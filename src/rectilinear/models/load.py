@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from rectilinear.errors import ModelError, first_line, nearest
 from rectilinear.models.demo import demo_gguf, demo_place
+from rectilinear.models.folders import check_folder, check_heads, tokenizer_place
 from rectilinear.models.gguf import config_of, converted, folder_of
 from rectilinear.models.quiet import quiet
+from rectilinear.models.siblings import is_sibling, sibling_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 DEMO = "demo"
+PROBE = "One,  two\n\tand 1234.5: it's naïve – 語 😀 </s>"  # text that tokenizers cut each in their own way
 
 
 def load(
@@ -28,14 +31,13 @@ def load(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return (model, tokenizer), the model in eval mode.
 
-    model: `demo`, a local folder, a .gguf file, or a Hub id. dtype: auto (the checkpoint's own; float16 becomes float32
-    on a CPU), float32, bfloat16, float16. device: auto (CUDA, then MPS, then CPU), a torch device, or `balanced` to
-    spread the layers over all GPUs. Weights are read from safetensors only; checkpoints with linear blocks need no
-    trust. The dtype of the checkpoint is remembered for `save_model`. Raises ModelError, one line each.
+    model: `demo`, `demo:tiny`, a local folder, a .gguf file, or a Hub id. dtype: auto (the checkpoint's own; float16
+    becomes float32 on a CPU), float32, bfloat16, float16. device: auto (CUDA, then MPS, then CPU), a torch device, or
+    `balanced` to spread the layers over all GPUs. Weights are read from safetensors only; checkpoints with linear
+    blocks need no trust. The dtype of the checkpoint is remembered for `save_model`. Raises ModelError, one line each.
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoTokenizer
 
     from rectilinear.models.auto import register
 
@@ -53,10 +55,7 @@ def load(
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"cannot load the weights of {model!r}: {first_line(error)}") from error
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(source, **common)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"cannot load the tokenizer of {model!r}: {first_line(error)}") from error
+        tokenizer = _tokenizer(model, source, common)
     if where != "balanced":
         loaded.to(torch.device(where))
     loaded.config._name_or_path = model  # not the folder in the cache
@@ -64,10 +63,29 @@ def load(
     return loaded.eval(), tokenizer
 
 
-def check_found(model: str, *, trust_remote_code: bool = False) -> None:
-    """Raise the ModelError of `load` now where no text model is to be found by that name; reads no weights."""
+def load_tokenizer(
+    model: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """Return the tokenizer that `load` would, without the model; raises ModelError where there is none."""
     with quiet():
-        _class(_config(model, str(_resolve(model)), {"trust_remote_code": trust_remote_code}), model)
+        return _tokenizer(model, str(_resolve(model)), {"revision": revision, "trust_remote_code": trust_remote_code})
+
+
+def check_found(model: str, *, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedConfig:
+    """Return the configuration of a model; raises the ModelError of `load` now, not after an hour of other work.
+
+    Of weights only the heads of local files are read, which tell whether a file is whole.
+    """
+    from rectilinear.models.auto import register
+
+    register()
+    place = _resolve(model)
+    with quiet():
+        config = _config(model, str(place), {"revision": revision, "trust_remote_code": trust_remote_code})
+        _class(config, model)
+    if isinstance(place, Path):
+        check_heads(place, model)
+    return config
 
 
 def skeleton(
@@ -123,6 +141,13 @@ def fingerprint(model: PreTrainedModel) -> str:
     return digest.hexdigest()[:16]
 
 
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return 16 hex digits that tell tokenizers apart: by the vocabulary, and by how some text is cut."""
+    cut = tokenizer(PROBE, verbose=False)["input_ids"]
+    known = json.dumps([sorted(tokenizer.get_vocab().items()), cut])
+    return hashlib.sha256(known.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
 def _without_dtype(config: dict[Any, Any]) -> dict[str, Any]:
     named = {str(k): v for k, v in config.items()}
     kept = {k: v for k, v in named.items() if not k.startswith(("_", "transformers_version")) and k != "dtype"}
@@ -134,11 +159,13 @@ def _resolve(model: str) -> Path | str:
     place = _gguf(model)
     if place is not None:
         return converted(demo_gguf() if model == DEMO else place[0], place[1])
+    if is_sibling(model):
+        return sibling_folder(model)
     path = Path(model).expanduser()
     if path.is_file():
         raise ModelError(f"expected a folder, a .gguf file or a Hub id, got the file {model}")
     if path.is_dir():
-        _check_folder(path)
+        check_folder(path)
         return path
     if model.endswith(".gguf") or model.startswith(("/", ".", "~")) or model.count("/") > 1:
         there = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -154,18 +181,13 @@ def _gguf(model: str) -> tuple[Path, Path] | None:
     return (path, folder_of(path)) if path.suffix == ".gguf" and path.is_file() else None
 
 
-def _check_folder(path: Path) -> None:
-    names = [p.name for p in path.iterdir()]
-    if "config.json" not in names:
-        raise ModelError(f"expected a model folder with a config.json, got {path}: it holds {len(names)} other files")
-    if any(name.endswith(".safetensors") for name in names):
-        return
-    if any(name.endswith((".bin", ".pt", ".pth")) for name in names):
-        raise ModelError(
-            f"expected safetensors weights in {path}, got pickles only: they can run code and are not read; "
-            "convert them with save_pretrained in a place that you trust"
-        )
-    raise ModelError(f"expected weights (*.safetensors) in {path}, got none")
+def _tokenizer(model: str, source: str, common: dict[str, Any]) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(tokenizer_place(source), **common)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"cannot load the tokenizer of {model!r}: {first_line(error)}") from error
 
 
 def _config(model: str, source: str, common: dict[str, Any]) -> PreTrainedConfig:

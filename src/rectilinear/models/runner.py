@@ -79,7 +79,7 @@ class Runner:
     @contextmanager
     def _skipped(self, x: Tensor) -> Iterator[None]:
         """Let every layer return x at once, so that a forward pass is the embedding and the head."""
-        calls = self._recorded(x)
+        calls = self._recorded(x[:1, :2])  # what kind of thing a layer returns is the same for any window
 
         def forward_of(outputs: int) -> Callable[..., Any]:
             value = (x, *[None] * (outputs - 1)) if outputs else x

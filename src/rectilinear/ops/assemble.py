@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,10 +11,11 @@ import torch
 from rectilinear.core.moments import Moments
 from rectilinear.core.spectra import anisotropy, effective_rank, two_nn
 from rectilinear.core.tails import LogHistogram
-from rectilinear.ops.carriers import by_class, by_token, kinds_of, token_text
+from rectilinear.ops.carriers import TAIL, by_class, by_token, token_text
 from rectilinear.ops.layers import Gatherer, Layer
 from rectilinear.ops.parts import Submodules
-from rectilinear.results import LayerResult, Sinks, Spectrum, SubmoduleScore, Tails
+from rectilinear.ops.spread import spread
+from rectilinear.results import LayerResult, Score, Sinks, Spectrum, SubmoduleScore, Tails
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,40 +30,50 @@ def layer_results(
     layers = [layer for layer in gatherer.layers if layer is not None]
     # A layer's outputs are the next layer's inputs: their moments are at hand.
     outputs = [layer.pair.ordinary for layer in layers[1:]] + [gatherer.outputs]
-    eigenvalues = [_eigenvalues(moments) for moments in outputs]
-    # Every layer sees the same tokens, but not the same sinks.
-    seen = [np.flatnonzero(layer.carried.counts) for layer in layers]
-    kinds = None if tokenizer is None else kinds_of(tokenizer, np.unique(np.concatenate(seen)))
+    solved = spread(lambda pair: _Solved.of(*pair, seed), list(zip(layers, outputs, strict=True)))
     results = []
-    for index, layer in enumerate(layers):
-        every = layer.pair.every  # a merge of d x d matrices: done once
-        score, increment = layer.pair.score(seed, every)
+    for index, (layer, figures) in enumerate(zip(layers, solved, strict=True)):
         norms = gatherer.positions[index + 1].norms
         mean = layer.cosine_sum / layer.count
         results.append(
             LayerResult(
                 layer=index,
-                score=score,
-                increment=increment,
+                score=figures.score,
+                increment=figures.increment,
                 norm_ratio=layer.ratio_sum / layer.count,
                 cosine=mean,
                 cosine_std=max(layer.cosine_squares / layer.count - mean * mean, 0.0) ** 0.5,
                 stream_norm_median=norms.quantile(0.5) or 0.0,
                 stream_norm_max=norms.max or 0.0,
-                sinks=_sinks(layer, every, tokenizer),
+                sinks=_sinks(layer, figures.sink_share, tokenizer),
                 tails=_tails(layer.errors),
-                spectrum=Spectrum(
-                    anisotropy(eigenvalues[index]),
-                    effective_rank(eigenvalues[index]),
-                    two_nn(torch.cat(layer.sample)) if layer.sample else None,
-                ),
+                spectrum=figures.spectrum,
                 triggers=_triggers(layer, tokenizer),
                 error_tokens=by_token(layer.carried, tokenizer),
-                error_classes=() if kinds is None else by_class(layer.carried, kinds),
+                error_classes=() if gatherer.kinds is None else by_class(layer.carried, gatherer.kinds.table),
                 submodules=_submodules(index, parts, seed),
             )
         )
-    return tuple(results), _arrays(layers, eigenvalues)
+    return tuple(results), _arrays(layers, [figures.eigenvalues for figures in solved])
+
+
+@dataclass(frozen=True)
+class _Solved:
+    """What of a layer's figures takes linear algebra; eigenvalues [d] of its outputs' covariance."""
+
+    score: Score
+    increment: Score
+    sink_share: float | None
+    spectrum: Spectrum
+    eigenvalues: torch.Tensor
+
+    @classmethod
+    def of(cls, layer: Layer, outputs: Moments, seed: int) -> _Solved:
+        every = layer.pair.every  # a merge of d x d matrices: done once
+        eigenvalues = _eigenvalues(outputs)
+        dimension = two_nn(torch.cat(layer.sample)) if layer.sample else None
+        spectrum = Spectrum(anisotropy(eigenvalues), effective_rank(eigenvalues), dimension)
+        return cls(*layer.pair.score(seed, every), _sink_share(layer, every), spectrum, eigenvalues)
 
 
 def _eigenvalues(outputs: Moments) -> torch.Tensor:
@@ -79,15 +91,19 @@ def _tails(errors: LogHistogram) -> Tails:
         share_01=errors.share_of_worst(0.001),
         share_1=errors.share_of_worst(0.01),
         share_5=errors.share_of_worst(0.05),
-        tail_index=errors.tail_index(0.05),
+        tail_index=errors.tail_index(TAIL),
     )
 
 
-def _sinks(layer: Layer, every: Moments, tokenizer: PreTrainedTokenizerBase | None) -> Sinks:
-    share = None
-    if layer.pair.sink is not None:
-        total = float(every.syy)
-        share = 1 - float(layer.pair.ordinary.syy) / total if total > 0 else None
+def _sink_share(layer: Layer, every: Moments) -> float | None:
+    """Return the share of the outputs' variance that is gone without the sink tokens."""
+    if not layer.sink_count:
+        return 0.0
+    total = float(every.syy)
+    return 1 - float(layer.pair.ordinary.syy) / total if total > 0 else None
+
+
+def _sinks(layer: Layer, share: float | None, tokenizer: PreTrainedTokenizerBase | None) -> Sinks:
     named = tuple(
         {
             "token": token_text(tokenizer, token),
@@ -97,7 +113,7 @@ def _sinks(layer: Layer, every: Moments, tokenizer: PreTrainedTokenizerBase | No
         }
         for (token, position), count in layer.sinks.most_common(SINKS_NAMED)
     )
-    return Sinks(layer.sink_count, layer.sink_count / layer.count, share if layer.sink_count else 0.0, named)
+    return Sinks(layer.sink_count, layer.sink_count / layer.count, share, named)
 
 
 def _triggers(layer: Layer, tokenizer: PreTrainedTokenizerBase | None) -> tuple[dict[str, Any], ...]:
@@ -135,7 +151,10 @@ def _arrays(layers: list[Layer], eigenvalues: list[torch.Tensor]) -> dict[str, n
     histograms = [layer.errors.histogram(bins_per_octave=4) for layer in layers]
     arrays["error_edges"] = np.asarray(histograms[0][1], dtype=np.float64)
     arrays["error_histogram"] = np.stack([np.asarray(counts) for counts, _ in histograms])
-    for name in ("errors", "totals_y", "totals_z"):
-        sums = [getattr(layer.pair.heldout, name).cpu() for layer in layers]
-        arrays[f"heldout_{name}"] = torch.stack(sums).numpy()
+    for kind, judges in (
+        ("heldout", [layer.pair.heldout for layer in layers]),
+        ("ordinary", [layer.pair.heldout_ordinary or layer.pair.heldout for layer in layers]),
+    ):
+        for name in ("errors", "totals_y", "totals_z"):
+            arrays[f"{kind}_{name}"] = torch.stack([getattr(judge, name).cpu() for judge in judges]).numpy()
     return arrays

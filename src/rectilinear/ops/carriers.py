@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+
+from rectilinear.core.tails import LogHistogram
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+TAIL = 0.05  # share of the worst tokens that a tail index is estimated on
 NAMED = 20  # token strings named per layer, the heaviest first
 RARE = 2  # seen so often or less, a token is rare
+SINK = "sink"
 CLASSES = ("special", "whitespace", "punctuation", "digits", "word start", "continuation")
 STARTS = ("Ġ", "▁", " ")  # how tokenizers mark the start of a word
 
@@ -24,19 +30,52 @@ class Carried:
     squares: np.ndarray = field(default_factory=lambda: np.zeros(0))
     sinks: int = 0
     sink_squares: float = 0.0
+    errors: dict[str, LogHistogram] = field(default_factory=lambda: defaultdict(LogHistogram))  # by class, not squared
 
-    def add(self, tokens: np.ndarray, squared: np.ndarray, sinks: np.ndarray | None) -> None:
-        """Add tokens [n] (ids) with their squared errors [n]; `sinks` [n] marks sink tokens, None: there are none."""
+    def add(
+        self, tokens: np.ndarray, squared: np.ndarray, sinks: np.ndarray | None, kinds: np.ndarray | None = None
+    ) -> None:
+        """Add tokens [n] (ids) with their squared errors [n].
+
+        `sinks` [n] marks sink tokens, None: there are none. `kinds` [n] are indices in CLASSES, None: not known.
+        """
         if sinks is not None:
             self.sinks += int(sinks.sum())
             self.sink_squares += float(squared[sinks].sum())
+            self._add_errors(SINK, squared[sinks])
             tokens, squared = tokens[~sinks], squared[~sinks]
+            kinds = None if kinds is None else kinds[~sinks]
         if not len(tokens):
             return
+        for kind in () if kinds is None else np.unique(kinds):
+            self._add_errors(CLASSES[kind], squared[kinds == kind])
         size = max(int(tokens.max()) + 1, len(self.counts))
         grow = size - len(self.counts)
         self.counts = np.pad(self.counts, (0, grow)) + np.bincount(tokens, minlength=size)
         self.squares = np.pad(self.squares, (0, grow)) + np.bincount(tokens, weights=squared, minlength=size)
+
+    def _add_errors(self, name: str, squared: np.ndarray) -> None:
+        self.errors[name].update(torch.from_numpy(np.sqrt(squared)))
+
+
+class Kinds:
+    """The class of every token, found out when it is first asked for.
+
+    table: by token id, an index in CLASSES; -1 for tokens not seen yet.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.table = np.full(0, -1)
+        self._tokenizer = tokenizer
+        self._special = set(tokenizer.all_special_ids)
+
+    def __call__(self, tokens: np.ndarray) -> np.ndarray:
+        """Return the classes [n] of tokens [n], indices in CLASSES."""
+        grow = max(int(tokens.max(initial=-1)) + 1 - len(self.table), 0)
+        self.table = np.pad(self.table, (0, grow), constant_values=-1)
+        for token in np.unique(tokens[self.table[tokens] < 0]).tolist():
+            self.table[token] = CLASSES.index("special" if token in self._special else _class(self._tokenizer, token))
+        return self.table[tokens]
 
 
 def by_token(carried: Carried, tokenizer: PreTrainedTokenizerBase | None) -> tuple[dict[str, Any], ...]:
@@ -55,10 +94,10 @@ def by_token(carried: Carried, tokenizer: PreTrainedTokenizerBase | None) -> tup
 
 
 def by_class(carried: Carried, kinds: np.ndarray) -> tuple[dict[str, Any], ...]:
-    """Return for each class of tokens its share of the tokens and of the squared error.
+    """Return for each class of tokens its share of the tokens and of the squared error, and its error's tail index.
 
-    kinds: the class of every token id, as an index in CLASSES (`kinds_of`). Every token is of one class; "rare" cuts
-    across them.
+    kinds: the class of every token id (`Kinds.table`). Every token is of one class; "rare" cuts across them, and is
+    known only in the end: it has no tail index, nor has a class of too few tokens.
     """
     size = len(carried.counts)
     tokens, error = carried.counts.sum() + carried.sinks, carried.squares.sum() + carried.sink_squares
@@ -68,19 +107,15 @@ def by_class(carried: Carried, kinds: np.ndarray) -> tuple[dict[str, Any], ...]:
     members = {name: kinds[:size] == index for index, name in enumerate(CLASSES)} | {"rare": rare}
     sums = {name: (carried.counts[held].sum(), carried.squares[held].sum()) for name, held in members.items()}
     return tuple(
-        {"class": name, "tokens": float(count / tokens), "error": float(square / error)}
-        for name, (count, square) in ({"sink": (carried.sinks, carried.sink_squares)} | sums).items()
+        {
+            "class": name,
+            "tokens": float(count / tokens),
+            "error": float(square / error),
+            "tail_index": carried.errors[name].tail_index(TAIL) if name in carried.errors else None,
+        }
+        for name, (count, square) in ({SINK: (carried.sinks, carried.sink_squares)} | sums).items()
         if count
     )
-
-
-def kinds_of(tokenizer: PreTrainedTokenizerBase, seen: np.ndarray) -> np.ndarray:
-    """Return the class of every token id up to the largest of `seen`, an index in CLASSES, -1 for tokens not seen."""
-    special = set(tokenizer.all_special_ids)
-    kinds = np.full(int(seen.max(initial=-1)) + 1, -1)
-    for token in seen.tolist():
-        kinds[token] = CLASSES.index("special" if token in special else _class(tokenizer, token))
-    return kinds
 
 
 def _class(tokenizer: PreTrainedTokenizerBase, token: int) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+import torch
 
 from rectilinear.core.moments import Moments
 from rectilinear.errors import TextError
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SUBMODULES = 2  # attention and MLP: two pairs more a layer
+TIMED = 4096  # rows of the product that is timed
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,8 @@ class Forecast:
     tokens_per_d: tokens over width, of all tokens ("paper") and of those that the maps are fitted on ("heldout").
     window: the longest context, as it will be. batches: forward passes, if every document fills its windows; None
     where all tokens are read. weights_bytes: of the model in its precision `dtype`. moments_bytes: of what the scan
-    keeps in any case; moments_bytes_most: with sink tokens in every layer.
+    keeps in any case; moments_bytes_most: with sink tokens in every layer. kept_bytes, kept_bytes_most: the same of the
+    files that are kept on disk, 0 where none are.
     """
 
     layers: int
@@ -36,6 +41,8 @@ class Forecast:
     weights_bytes: int
     moments_bytes: int
     moments_bytes_most: int
+    kept_bytes: int = 0
+    kept_bytes_most: int = 0
 
 
 def forecast(
@@ -47,6 +54,7 @@ def forecast(
     submodules: bool = False,
     batch_tokens: int = 4096,
     layers_path: str | None = None,
+    keep_moments: bool = False,
 ) -> Forecast:
     """Return what `scan` with these options would take; `model` may be on the meta device (`models.load.skeleton`).
 
@@ -60,6 +68,8 @@ def forecast(
     linear_map = 4 * d * (d + 1) if holdout else 0  # float32, as a pair keeps it while it judges
     outputs = _nbytes(Moments.empty(d, 0, "meta"))  # of the last layer
     kept = pairs * (group + linear_map)
+    # Of x^T x the lower triangle; apart for the tokens that fit and those that judge.
+    on_disk = keep_moments * layers * (2 if holdout else 1) * (group - 4 * d * (d - 1))
     batches = per_d = None
     if budget is not None:
         fit = round(budget * (1 - holdout))
@@ -76,7 +86,26 @@ def forecast(
         weights_bytes=sum(weight.numel() * weight.element_size() for weight in model.parameters()),
         moments_bytes=kept + outputs,
         moments_bytes_most=2 * kept + outputs,
+        kept_bytes=on_disk,
+        kept_bytes_most=2 * on_disk,
     )
+
+
+def least_seconds(model: PreTrainedModel, tokens: int, device: str, layers_path: str | None = None) -> float:
+    """Return how long a scan of so many tokens takes at the least: its matrix products at the speed of one timed now.
+
+    Counted are the layers' weights, two operations a token each, and three products of width d for the moments; reading
+    weights, attention over the context, fits and the report come on top. `model` may be on the meta device.
+    """
+    stack, d = decoder_stack(model, layers_path), width(model)
+    weights = sum(weight.numel() for weight in stack.parameters())
+    rows, matrix = (torch.ones(n, d, dtype=model.dtype, device=device) for n in (TIMED, d))
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        float((rows @ matrix)[0, 0])  # a GPU has to be waited for
+        times.append(time.perf_counter() - started)
+    return tokens * (2 * weights + 3 * len(stack) * d * d) / (2 * TIMED * d * d) * min(times)
 
 
 def check_holdout(holdout: float) -> None:

@@ -15,9 +15,11 @@ from torch import Tensor
 from rectilinear.core.moments import Moments
 from rectilinear.core.tails import LogHistogram
 from rectilinear.errors import NonFiniteError
-from rectilinear.ops.carriers import Carried
+from rectilinear.ops.carriers import Carried, Kinds
+from rectilinear.ops.kept import Keeper
 from rectilinear.ops.pair import Pair
 from rectilinear.ops.pairs import Spans
+from rectilinear.ops.passage import Kept
 
 CALIBRATION_TOKENS = 1024  # the sink threshold is frozen after the first batches that hold this many
 TRIGGERS = 20  # worst tokens kept per layer
@@ -114,9 +116,12 @@ class Layer:
                 self.sinks[kind] += 1
                 self.sink_norms[kind] = max(self.sink_norms.get(kind, 0.0), float(y_norm[index]))
 
-    def add_errors(self, squared: Tensor, z_norm: Tensor, sinks: Tensor | None, rows: Rows) -> None:
-        """Add held-out squared errors [n]: histogram, sums by token and worst tokens."""
-        self.carried.add(rows.token, squared.double().cpu().numpy(), None if sinks is None else sinks.cpu().numpy())
+    def add_errors(
+        self, squared: Tensor, z_norm: Tensor, sinks: Tensor | None, rows: Rows, kinds: np.ndarray | None
+    ) -> None:
+        """Add held-out squared errors [n]: histogram, sums by token and by its kind [n], and worst tokens."""
+        massive = None if sinks is None else sinks.cpu().numpy()
+        self.carried.add(rows.token, squared.double().cpu().numpy(), massive, kinds)
         errors = squared.sqrt()
         self.errors.update(errors)
         floor = self.triggers[-1][0] if len(self.triggers) == TRIGGERS else -1.0
@@ -159,9 +164,13 @@ class Gatherer:
         self.sinks: Tensor | None = None  # of the layer that came last
         self.outputs: Moments  # of the last layer's ordinary outputs, as rows x
         self.spans: Spans | None = None
+        self.passage = Kept()
+        self.keeper: Keeper | None = None
+        self.kinds: Kinds | None = None
         self._multiple = sink_multiple
         self._sample_per_batch = sample_per_batch
         self._random = np.random.default_rng(seed)
+        self._kinds: np.ndarray | None = None  # of the batch's tokens
         self._below: tuple[Tensor, Tensor, Tensor, Tensor | None] | None = None
 
     def on_layer(self, index: int, x: Tensor, y: Tensor) -> None:
@@ -189,7 +198,10 @@ class Gatherer:
             layer.add_sinks(sinks, y_norm, self.rows)
         if self.rows.block is not None:
             squared = layer.pair.judge(x_rows, z_rows, self.rows.block.to(x_rows.device), sinks)
-            layer.add_errors(squared, z_norm, sinks, self.rows)
+            if index == 0 and self.kinds is not None:
+                self._kinds = self.kinds(self.rows.token)
+            layer.add_errors(squared, z_norm, sinks, self.rows, self._kinds)
+            self.passage.take(self.rows, squared, z_norm, sinks)
         layer.pair.update(x_rows, z_rows, sinks)
         if self.spans is not None:
             self.spans.take(index, x_rows, y_rows, sinks, heldout=self.rows.block is not None)

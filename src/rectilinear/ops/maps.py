@@ -1,33 +1,36 @@
-"""Affine maps of ordinary tokens: each layer's own, and from each position of the stream straight to its end."""
+"""Affine maps of ordinary tokens: each layer's own, and from each position of the stream to its end."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from rectilinear.core.linear import AffineMap, fit
+from rectilinear.core.linear import AffineMap, fit, in_turn
 from rectilinear.core.moments import Moments
 from rectilinear.data.pieces import batches, cut_pieces
 from rectilinear.errors import ResultError
-from rectilinear.models.load import fingerprint, model_id
+from rectilinear.models.load import fingerprint, model_id, tokenizer_fingerprint
 from rectilinear.models.mode import eval_mode
 from rectilinear.models.stack import decoder_stack, watch, width
 from rectilinear.ops.forecast import context
+from rectilinear.ops.kept import KeptMoments
 from rectilinear.ops.layers import Position, Rows, enter
 from rectilinear.ops.scan import rows_of, run_batch
-from rectilinear.results import SCHEMA
+from rectilinear.results import MOMENTS, SCHEMA
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 FILE, HEADER, KIND = "maps.safetensors", "rectilinear", "maps"
 KINDS = ("layer", "lens")
+SCAN = "result.json"
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Maps:
 
     layer: from a layer's input to what it adds, L of them. lens: from position i of the stream to what comes to it up
     to position L, i from 0 to L - 1. thresholds: norm above which a token is massive, at each of the L + 1 positions.
-    facts: model, fingerprint, text, tokens, documents, window, sink_multiple, d.
+    facts: model, fingerprint, tokenizer_fingerprint, text, tokens, documents, window, sink_multiple, d, and lens:
+    "fitted" in closed form, or "composed" of the layers' maps in turn.
     """
 
     layer: tuple[AffineMap, ...]
@@ -44,14 +48,19 @@ class Maps:
     thresholds: tuple[float, ...]
     facts: dict[str, Any]
 
-    def check(self, model: PreTrainedModel) -> None:
-        """Raise ResultError unless the maps are those of `model`."""
-        found = fingerprint(model)
-        if self.facts.get("fingerprint") != found:
-            raise ResultError(
-                f"expected maps of {model_id(model)} ({found}), got those of {self.facts.get('model')} "
-                f"({self.facts.get('fingerprint')}): leave --maps out to fit new ones"
-            )
+    def check(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Raise ResultError unless the maps are those of `model`, fitted on text cut by `tokenizer`."""
+        name, theirs = model_id(model), self.facts.get("model")
+        for said, key, found in (
+            ("maps of", "fingerprint", fingerprint(model)),
+            ("maps fitted with the tokenizer of", "tokenizer_fingerprint", tokenizer_fingerprint(tokenizer)),
+        ):
+            known = self.facts.get(key)
+            if known != found:
+                raise ResultError(
+                    f"expected {said} {name} ({found}), got those of {theirs} ({known}): leave --maps out to fit new "
+                    "ones"
+                )
 
     def save(self, folder: str | Path) -> Path:
         """Write maps.safetensors, facts and thresholds in its header, into an existing folder; return its path.
@@ -78,12 +87,20 @@ class Maps:
 
     @classmethod
     def load(cls, folder: str | Path) -> Maps:
-        """Read maps.safetensors in a folder; raises ResultError where it is missing, damaged or of another kind."""
+        """Read the maps in a folder written by `tokens`, or fit those of a scan that kept its moments.
+
+        Raises ResultError where there are none, or where they are damaged or of another kind.
+        """
         from safetensors import SafetensorError, safe_open
 
         path = Path(folder) / FILE
+        if (Path(folder) / MOMENTS).is_dir() or (Path(folder) / SCAN).is_file():
+            return cls.of(KeptMoments.load(folder))
         if not path.is_file():
-            raise ResultError(f"expected a folder written by `rectilinear tokens`, got {folder}: no {FILE} there")
+            raise ResultError(
+                f"expected a folder written by `rectilinear tokens`, or by `rectilinear scan --keep-moments`, got "
+                f"{folder}: no {FILE} there"
+            )
         try:
             with safe_open(path, "pt") as file:
                 header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
@@ -100,6 +117,21 @@ class Maps:
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise ResultError(f"cannot read {path}: {error}; fit them again without --maps") from error
         return cls(layer, lens, thresholds, header)
+
+    @classmethod
+    def of(cls, kept: KeptMoments) -> Maps:
+        """Fit the maps of all ordinary tokens of a scan; those of the lens are the layers' maps in turn.
+
+        Raises ResultError where moments are missing or damaged.
+        """
+        layer = [fit(kept.ordinary(index)) for index in range(kept.layers)]
+        ends = list(accumulate(reversed(layer), lambda then, first: in_turn(first, then)))[::-1]
+        return cls(
+            tuple(_columns(one, slice(None)) for one in layer),
+            tuple(_columns(one, slice(None)) for one in ends),
+            kept.thresholds,
+            {**kept.facts, "lens": "composed"},
+        )
 
 
 def fit_maps(
@@ -141,12 +173,14 @@ def fit_maps(
     facts = {
         "model": model_id(model),
         "fingerprint": fingerprint(model),
+        "tokenizer_fingerprint": tokenizer_fingerprint(tokenizer),
         "text": "texts given in Python",
         "tokens": pieces.tokens,
         "documents": pieces.documents,
         "window": window,
         "sink_multiple": sink_multiple,
         "d": d,
+        "lens": "fitted",
     }
     return Maps(
         tuple(_columns(one, slice(None, d)) for one in fitted),

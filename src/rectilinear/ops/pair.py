@@ -19,34 +19,38 @@ Judged = tuple[float | None, float | None, float | None]  # a score and its inte
 class HeldOut:
     """Errors of one map on unseen rows, summed over each block of documents.
 
-    errors, totals_y, totals_z: [blocks]; totals are about the means of the fit rows, center_y and center_z [d].
+    errors, totals_y, totals_z: [blocks]; totals are about `center`, the means [d] of y and z over the fit rows.
     fitted: n and sums of the fit rows, from which with those of all rows the held-out rows' own means follow.
     """
 
     map: AffineMap
-    center_y: Tensor
-    center_z: Tensor
+    center: tuple[Tensor, Tensor]
     fitted: tuple[int, Tensor, Tensor]
     errors: Tensor
     totals_y: Tensor
     totals_z: Tensor
 
     @classmethod
-    def of(cls, moments: Moments, blocks: int) -> HeldOut:
-        """Fit the map on `moments` and start with no held-out rows."""
+    def of(cls, moments: Moments, blocks: int, center: tuple[Tensor, Tensor] | None = None) -> HeldOut:
+        """Fit the map on `moments` and start with no held-out rows; `center` where it is not that of `moments`."""
         mean_y = moments.mean_x + moments.mean_z
         none = torch.zeros(3, blocks, dtype=torch.float64, device=moments.xx.device)
         sums = (moments.n, moments.n * mean_y, moments.n * moments.mean_z)
-        return cls(fit(moments).to(torch.float32), mean_y.float(), moments.mean_z.float(), sums, *none)
+        return cls(fit(moments).to(torch.float32), center or (mean_y.float(), moments.mean_z.float()), sums, *none)
 
-    def update(self, x: Tensor, z: Tensor, block: Tensor, leave_out: Tensor | None) -> Tensor:
-        """Judge rows x, z [n, d] of the document blocks [n]; return the squared errors [n]."""
-        off = self.map(x).sub_(z)
-        squares = [_row_squares(off), _row_squares((x + z).sub_(self.center_y)), _row_squares(z - self.center_z)]
-        for sums, values in zip((self.errors, self.totals_y, self.totals_z), squares, strict=True):
+    def totals(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the squared distances [n] of y and of z to their centers, for rows x, z [n, d]."""
+        return _row_squares((x + z).sub_(self.center[0])), _row_squares(z - self.center[1])
+
+    def update(
+        self, x: Tensor, z: Tensor, totals: tuple[Tensor, Tensor], block: Tensor, leave_out: Tensor | None
+    ) -> Tensor:
+        """Judge rows x, z [n, d] of the document blocks [n], `totals` as above; return the squared errors [n]."""
+        errors = _row_squares(self.map(x).sub_(z))
+        for sums, values in zip((self.errors, self.totals_y, self.totals_z), (errors, *totals), strict=True):
             counted = values if leave_out is None else values.masked_fill(leave_out, 0)
             sums.index_add_(0, block, counted.double())
-        return squares[0]
+        return errors
 
     def score(self, every: Moments, residual: bool, seed: int) -> Judged:
         """Return the score on held-out rows about their own mean, and its 95 % interval over documents.
@@ -56,9 +60,9 @@ class HeldOut:
         n_fit, sum_y, sum_z = self.fitted
         held = every.n - n_fit
         totals, total, known, center = (
-            (self.totals_y, every.n * (every.mean_x + every.mean_z), sum_y, self.center_y)
+            (self.totals_y, every.n * (every.mean_x + every.mean_z), sum_y, self.center[0])
             if residual
-            else (self.totals_z, every.n * every.mean_z, sum_z, self.center_z)
+            else (self.totals_z, every.n * every.mean_z, sum_z, self.center[1])
         )
         about_fit = float(totals.sum())
         about_own = about_fit - held * float(((total - known) / max(held, 1) - center).square().sum())
@@ -98,8 +102,12 @@ class Pair:
 
     def start_heldout(self, blocks: int) -> None:
         """Fit the maps on what has been seen so far: the first documents."""
-        self.heldout = HeldOut.of(self.every, blocks)
-        self.heldout_ordinary = HeldOut.of(self.ordinary, blocks) if self.sink is not None else None
+        if self.sink is None:
+            self.heldout = HeldOut.of(self.ordinary, blocks)
+            return
+        self.heldout_ordinary = HeldOut.of(self.ordinary, blocks)
+        # One center for both, so that its distances are taken once: that of the many, which sinks do not pull.
+        self.heldout = HeldOut.of(self.every, blocks, self.heldout_ordinary.center)
 
     def judge(self, x: Tensor, z: Tensor, block: Tensor, sinks: Tensor | None) -> Tensor:
         """Judge unseen rows by both maps; return the squared errors [n] of the map of all tokens."""
@@ -107,9 +115,10 @@ class Pair:
         if sinks is not None and self.heldout_ordinary is None:
             # The first sinks come in the held-out part: up to here both maps had the same rows.
             self.heldout_ordinary = _branch(self.heldout)
+        totals = self.heldout.totals(x, z)
         if self.heldout_ordinary is not None:
-            self.heldout_ordinary.update(x, z, block, sinks)
-        return self.heldout.update(x, z, block, None)
+            self.heldout_ordinary.update(x, z, totals, block, sinks)
+        return self.heldout.update(x, z, totals, block, None)
 
     def score(self, seed: int, every: Moments | None = None) -> tuple[Score, Score]:
         """Return the score and the increment score of everything seen; `every` where it has been merged already."""

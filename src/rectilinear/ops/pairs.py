@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from rectilinear.core.grams import Grams
-from rectilinear.core.linear import AffineMap, error_of, fit, ratio
+from rectilinear.core.linear import AffineMap, error_of, fit, in_turn, ratio
 from rectilinear.errors import ModelError
 
 SETS = 2  # of products: of the tokens that fit and of those that judge
@@ -62,7 +62,7 @@ class Spans:
             for last in range(first, min(first + self.width, self.layers)):
                 unseen = self.heldout.moments(first, last + 1)
                 whole = single[first] if last == first else fit(self.fitted.moments(first, last + 1))
-                through = single[last] if through is None else _after(through, single[last])
+                through = single[last] if through is None else in_turn(through, single[last])
                 error, total = error_of(whole, unseen), float(unseen.syy)
                 values = (ratio(error, total), ratio(error, float(unseen.szz)), ratio(error_of(through, unseen), total))
                 for name, value in zip(names, values, strict=True):
@@ -79,9 +79,3 @@ def widest(layers: int, d: int, gib: float) -> int:
     raise ModelError(
         f"expected {needed:.1f} GiB or more for spans of two layers, got {gib}: give more, or leave spans out"
     )
-
-
-def _after(first: AffineMap, then: AffineMap) -> AffineMap:
-    """Return the map of the contribution of two maps in turn: x + (first), then + (then) of that."""
-    weight = first.weight + then.weight + first.weight @ then.weight
-    return AffineMap(weight, first.bias + then.bias + first.bias @ then.weight)

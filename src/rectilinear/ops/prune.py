@@ -73,12 +73,12 @@ def prune_(
     which `tokens` are read in windows of `window`. judge_texts: documents to judge the result on, of which
     `judge_tokens` are read; without them it is judged on a part of `texts` kept from the repairs.
 
-    Options: those of `Options`. select: how layers are chosen: linearity (the paper's), increment, bi, angular, loss,
-    reverse, random, or kl, which judges sets by their divergence from the dense model after repair; effort (one-shot,
-    balanced, thorough) is how many it tries. repair: none, linear, patch, scalar, fold, fold-cosine or refit.
-    refit_after: refit the kept layers above the first cut too: nearer on text like the calibration's, farther on other
-    text. ridge: towards the old weights. rank: of the maps that linear and patch put in, None for full. protect: layers
-    that stay.
+    Options: those of `Options`. select: how layers are chosen: linearity (the paper's), increment, bi, angular, span,
+    loss, reverse, random, or kl, which judges sets by their divergence from the dense model after repair; effort
+    (one-shot, balanced, thorough) is how many it tries. repair: none, linear, patch, scalar, fold, fold-cosine or
+    refit. refit_after: refit the kept layers above the first cut too: nearer on text like the calibration's, farther on
+    other text. ridge: towards the old weights. rank: of the maps that linear and patch put in, None for full. protect:
+    layers that stay.
 
     Raises ModelError for layers that cannot go and repairs that the family does not take, TextError for too little
     text, ResultError for a plan of another model.

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,15 +16,20 @@ import torch
 
 from rectilinear.data.pieces import Batch, Piece, Pieces, batches, cut_pieces, from_ids
 from rectilinear.errors import TextError
+from rectilinear.models.load import tokenizer_fingerprint
 from rectilinear.models.mode import eval_mode
 from rectilinear.models.stack import decoder_stack, forward, watch, width
 from rectilinear.models.submodules import watch_parts
 from rectilinear.ops.assemble import layer_results
+from rectilinear.ops.carriers import Kinds
 from rectilinear.ops.forecast import budget_of, check_holdout, context
+from rectilinear.ops.kept import Keeper
 from rectilinear.ops.layers import SAMPLE, Gatherer, Rows
+from rectilinear.ops.pair import Pair
 from rectilinear.ops.pairs import Spans, widest
 from rectilinear.ops.parts import Submodules
 from rectilinear.ops.provenance import model_facts, run_facts
+from rectilinear.ops.spread import spread
 from rectilinear.results import LayerResult, ScanResult
 
 if TYPE_CHECKING:
@@ -49,6 +56,7 @@ def scan(
     *,
     input_ids: Any = None,
     attention_mask: Any = None,
+    pieces: Pieces | None = None,
     tokens: int | Literal["all"] | None = None,
     window: int = 512,
     holdout: float = 0.25,
@@ -59,45 +67,42 @@ def scan(
     batch_tokens: int = 4096,
     layers_path: str | None = None,
     seed: int = 0,
+    keep_moments: str | Path | None = None,
     provenance: dict[str, Any] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_gathered: Callable[[Gatherer], None] | None = None,
 ) -> ScanResult:
     """Measure the linearity of every layer of `model` in one pass over a text.
 
-    Give either `texts` (documents; needs `tokenizer`) or ready windows `input_ids` [n, w] int64 with an optional
-    `attention_mask` [n, w]. The first documents (1 - `holdout` of the tokens) fit the maps, the rest judge them; the
-    paper's score covers all. `tokens` defaults to 32 times the stream's width and at least 16,384; "all" reads all.
+    Give either `texts` (documents; needs `tokenizer`), ready windows `input_ids` [n, w] int64 with an optional
+    `attention_mask` [n, w], or `pieces` that several scans share (`cut_for`). The first documents (1 - `holdout` of the
+    tokens) fit the maps, the rest judge them; the paper's score covers all. `tokens` defaults to 32 times the stream's
+    width and at least 16,384; "all" reads all.
     `window` is the longest context in tokens. A token is a sink where its stream norm is above `sink_multiple` times
     the median. `submodules` scores attention and MLP apart. `pairs` fits every span of layers as one map, on ordinary
-    tokens, up to the length that `pairs_memory` GiB of products allow. `provenance` entries are added to the result's.
-    `on_gathered` is handed the moments that the result comes from.
+    tokens, up to the length that `pairs_memory` GiB of products allow. `keep_moments` is a new or empty folder for the
+    moments of all layers; `Maps.load` and `KeptMoments` read them from a saved result. `provenance` entries are added
+    to the result's. `on_gathered` is handed the moments that the result comes from.
 
     Raises TextError for text too short or empty, ModelError where the decoder stack is not found, NonFiniteError for
-    NaN or infinite activations.
+    NaN or infinite activations, ResultError where the moments cannot be kept.
     """
     check_holdout(holdout)
     started = time.perf_counter()
     stack = decoder_stack(model, layers_path)
     notes: list[str] = []
-    budget = budget_of(model, tokens)
-    if input_ids is not None:
+    if pieces is None and input_ids is not None:
         pieces = from_ids(
             _numpy(input_ids), None if attention_mask is None else _numpy(attention_mask), holdout=holdout
         )
         window = max(len(p.ids) for p in (*pieces.fit, *pieces.heldout))
-    elif texts is not None and tokenizer is not None:
-        asked, window = window, context(model, window)
-        if window < asked:
-            notes.append(f"The window is cut from {asked} to {window} tokens, the model's longest context.")
-        pieces = cut_pieces(tokenizer, texts, tokens=budget, window=window, holdout=holdout)
-    else:
-        raise TextError("expected texts with a tokenizer, or input_ids: got neither; see help(rectilinear.scan)")
-    if pieces.exhausted and tokens is not None:
-        notes.append(f"The text has {pieces.tokens:,} tokens, fewer than the {pieces.requested:,} asked for: all used.")
+    elif pieces is None:
+        pieces, window, notes = cut_for(model, tokenizer, texts, tokens=tokens, window=window, holdout=holdout)
 
     sample = math.ceil(SAMPLE / math.ceil(pieces.tokens / batch_tokens))
     gatherer = Gatherer(len(stack), sink_multiple=sink_multiple, sample_per_batch=sample, seed=seed)
+    gatherer.kinds = None if tokenizer is None else Kinds(tokenizer)
+    gatherer.keeper = None if keep_moments is None else Keeper(keep_moments)
     parts = Submodules(gatherer) if submodules else None
     if pairs:
         notes += _spans(gatherer, len(stack), width(model), pieces, pairs_memory)
@@ -105,8 +110,9 @@ def scan(
     layers, arrays = layer_results(gatherer, parts, tokenizer, seed)
     if gatherer.spans is not None:
         arrays |= gatherer.spans.arrays()
+    arrays |= gatherer.passage.arrays()
     facts = {
-        **_facts(model, pieces, layers),
+        **_facts(model, tokenizer, pieces, layers),
         "window": window,
         "holdout": holdout,
         "seed": seed,
@@ -117,9 +123,38 @@ def scan(
     if submodules:
         notes += _unrecognised(stack, layers)
     facts["seconds"] = round(time.perf_counter() - started, 3)
+    facts |= provenance or {}
+    if gatherer.keeper is not None:
+        gatherer.keeper.finish(gatherer.pairs(), facts, [p.limit(sink_multiple) for p in gatherer.positions])
     if on_gathered is not None:
         on_gathered(gatherer)
-    return ScanResult({**facts, **(provenance or {})}, layers, tuple(notes), arrays)
+    kept = None if keep_moments is None else Path(keep_moments)
+    return ScanResult(facts, layers, tuple(notes), arrays, gatherer.passage.passage(tokenizer), kept)
+
+
+def cut_for(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    texts: Iterable[str] | None,
+    *,
+    tokens: int | Literal["all"] | None,
+    window: int,
+    holdout: float,
+) -> tuple[Pieces, int, list[str]]:
+    """Return texts cut for a scan of `model`, the window as it is, and what there is to say about both.
+
+    Options and errors as for `scan`.
+    """
+    if texts is None or tokenizer is None:
+        raise TextError("expected texts with a tokenizer, or input_ids: got neither; see help(rectilinear.scan)")
+    notes = []
+    longest = context(model, window)
+    if longest < window:
+        notes.append(f"The window is cut from {window} to {longest} tokens, the model's longest context.")
+    pieces = cut_pieces(tokenizer, texts, tokens=budget_of(model, tokens), window=longest, holdout=holdout)
+    if pieces.exhausted and tokens is not None:
+        notes.append(f"The text has {pieces.tokens:,} tokens, fewer than the {pieces.requested:,} asked for: all used.")
+    return pieces, longest, notes
 
 
 def _spans(gatherer: Gatherer, layers: int, d: int, pieces: Pieces, gib: float) -> list[str]:
@@ -148,8 +183,10 @@ def run_pass(
         for part in (pieces.fit, pieces.heldout):
             heldout = part is pieces.heldout
             if heldout and part:
-                for pair in (*gatherer.pairs(), *(parts.pairs.values() if parts else ())):
-                    pair.start_heldout(max(blocks.values()) + 1)
+                if gatherer.keeper is not None:
+                    gatherer.keeper.fitted(gatherer.pairs())
+                pairs = [*gatherer.pairs(), *(parts.pairs.values() if parts else ())]
+                spread(partial(Pair.start_heldout, blocks=max(blocks.values()) + 1), pairs)
             for batch in batches(part, batch_tokens):
                 gatherer.rows = rows_of(batch, blocks if heldout else None)
                 done += run_batch(model, stack, batch)
@@ -196,10 +233,16 @@ def _numpy(values: Any) -> np.ndarray:
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
-def _facts(model: PreTrainedModel, pieces: Pieces, layers: tuple[LayerResult, ...]) -> dict[str, Any]:
+def _facts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    pieces: Pieces,
+    layers: tuple[LayerResult, ...],
+) -> dict[str, Any]:
     d = width(model)
     return {
         **model_facts(model),
+        "tokenizer_fingerprint": None if tokenizer is None else tokenizer_fingerprint(tokenizer),
         "text": "texts given in Python",
         "tokens": pieces.tokens,
         "tokens_fit": pieces.tokens_fit,
@@ -211,6 +254,7 @@ def _facts(model: PreTrainedModel, pieces: Pieces, layers: tuple[LayerResult, ..
         },
         "documents": pieces.documents,
         "unit": pieces.unit,
+        "windows": pieces.digest,
         "d": d,
         **run_facts(),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rectilinear.core.linear import AffineMap, error_of, ratio
@@ -32,13 +33,14 @@ def scan_texts(
 
     Every token passes through the model once. A map is that of the text's fit documents, judged on all tokens of
     another text, and at home on the documents held out; "ordinary" leaves sink tokens out of both. provenance: entries
-    for each text's result. The other options are those of `scan`. Raises as `scan` does, and TextError for fewer than
-    two texts or where nothing is held out.
+    for each text's result. The other options are those of `scan`; moments are kept in a folder of each text's name.
+    Raises as `scan` does, and TextError for fewer than two texts or where nothing is held out.
     """
     if len(texts) < 2:
         raise TextError(f"expected two texts or more to compare, got {len(texts)}")
     if not options.get("holdout", True):
         raise TextError("expected a holdout above 0 for several texts: at home, a map is judged on documents held out")
+    kept = options.pop("keep_moments", None)
     results: dict[str, ScanResult] = {}
     pairs: dict[str, list[Pair]] = {}
     for name, documents in texts.items():
@@ -52,7 +54,14 @@ def scan_texts(
 
         facts = {"name": name, **((provenance or {}).get(name) or {})}
         results[name] = scan(
-            model, tokenizer, documents, provenance=facts, on_progress=tell, on_gathered=keep, **options
+            model,
+            tokenizer,
+            documents,
+            keep_moments=None if kept is None else Path(kept) / name,
+            provenance=facts,
+            on_progress=tell,
+            on_gathered=keep,
+            **options,
         )
     layers = range(len(next(iter(pairs.values()))))
     every = {name: [pair.every for pair in found] for name, found in pairs.items()}

@@ -8,7 +8,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,8 @@ import numpy as np
 import safetensors.numpy
 
 from rectilinear.errors import ResultError
-from rectilinear.results import ScanResult
+from rectilinear.report.checksums import write_sums
+from rectilinear.results import MOMENTS, MOMENTS_DOCUMENT, ScanResult
 
 if TYPE_CHECKING:
     from rectilinear.report.shapes import Drawing
@@ -33,13 +35,25 @@ def save(result: ScanResult, out: Path, *, force: bool = False) -> Path:
     return write_folder(out, lambda folder: fill(result, folder), force=force, marker=DOCUMENT)
 
 
-def fill(result: ScanResult, folder: Path) -> None:
-    """Write the files of a scan into an existing folder; raises OSError where that fails."""
+def fill(result: ScanResult, folder: Path, *, png: bool = True) -> None:
+    """Write the files of a scan into an existing folder, the plots as SVG and PNG; raises OSError where that fails."""
     (folder / DOCUMENT).write_text(result.to_json() + "\n", encoding="utf-8")
     # Bytes first: safetensors' own writer hides a full disk behind its own error. C order: it ignores strides.
     arrays = {name: np.asarray(array, order="C") for name, array in result.arrays.items()}
     (folder / ARRAYS).write_bytes(safetensors.numpy.save(arrays))
-    _draw(result, folder, png=True)
+    if result.moments is not None:
+        _link(result.moments, folder / MOMENTS)
+    _draw(result, folder, png=png)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give the files of a folder a place in another one too: they are large, and never changed, only replaced."""
+    target.mkdir()
+    for file in source.iterdir():
+        try:
+            os.link(file, target / file.name)
+        except OSError:  # another disk, or one that has no such links
+            shutil.copyfile(file, target / file.name)
 
 
 def load(path: str | Path) -> ScanResult:
@@ -47,22 +61,32 @@ def load(path: str | Path) -> ScanResult:
 
     Raises ResultError where it is missing, damaged or of another schema.
     """
-    file = Path(path) if Path(path).is_file() else Path(path) / DOCUMENT
+    file, document = read_document(path, DOCUMENT, "scan")
+    arrays, moments = file.with_name(ARRAYS), file.with_name(MOMENTS)
+    try:
+        result = ScanResult.from_dict(document, safetensors.numpy.load_file(arrays) if arrays.exists() else {})
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ResultError(f"cannot read {arrays}: {error}; scan again") from error
+    return replace(result, moments=moments) if (moments / MOMENTS_DOCUMENT).is_file() else result
+
+
+def read_document(path: str | Path, name: str, command: str) -> tuple[Path, dict[str, Any]]:
+    """Return the document `name` that a command wrote to a folder, given the folder or the file, and where it is.
+
+    Raises ResultError where it is missing or damaged.
+    """
+    file = Path(path) if Path(path).is_file() else Path(path) / name
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ResultError(
-            f"expected a folder written by `rectilinear scan`, got {path}: no {DOCUMENT} there"
+            f"expected a folder written by `rectilinear {command}`, got {path}: no {name} there"
         ) from error
     except (ValueError, OSError) as error:
-        raise ResultError(f"cannot read {file}: {error}; scan again") from error
+        raise ResultError(f"cannot read {file}: {error}; {command} again") from error
     if not isinstance(document, dict):
-        raise ResultError(f"expected a result document in {file}, got {type(document).__name__}; scan again")
-    arrays = file.with_name(ARRAYS)
-    try:
-        return ScanResult.from_dict(document, safetensors.numpy.load_file(arrays) if arrays.exists() else {})
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ResultError(f"cannot read {arrays}: {error}; scan again") from error
+        raise ResultError(f"expected a result document in {file}, got {type(document).__name__}; {command} again")
+    return file, document
 
 
 def render(result: ScanResult, out_dir: Path, *, png: bool = False) -> None:
@@ -101,9 +125,18 @@ def write_figures(figures: dict[str, Drawing], folder: Path, *, png: bool) -> No
             (folder / f"{name}.png").write_bytes(paint(figure))
 
 
+def layer_rows(result: ScanResult) -> list[dict[str, Any]]:
+    """Return one row a layer, nested fields flattened (`score_paper`, `sink_count`), lists left out."""
+    return [flat(layer) for layer in result.to_dict()["layers"]]
+
+
 def layers_csv(result: ScanResult) -> str:
-    """Return one line a layer, nested fields flattened (`score_paper`, `sink_count`), lists left out."""
-    rows = [flat(layer) for layer in result.to_dict()["layers"]]
+    """Return one line a layer."""
+    return table_csv(layer_rows(result))
+
+
+def table_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Return rows of the same keys as CSV, the keys first; None is empty."""
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -127,7 +160,7 @@ def check_writable(out: Path, force: bool, marker: str = DOCUMENT) -> None:
 
 
 def write_folder(out: Path, fill: Callable[[Path], None], *, force: bool, marker: str) -> Path:
-    """Let `fill` write into a temporary neighbour of `out`, then put it in its place.
+    """Let `fill` write into a temporary neighbour of `out`, add checksums, then put it in its place.
 
     Raises ResultError where `out` must not be replaced or the disk refuses; the neighbour never stays.
     """
@@ -139,6 +172,7 @@ def write_folder(out: Path, fill: Callable[[Path], None], *, force: bool, marker
         fresh = part / "new"
         fresh.mkdir()  # not `part` itself, which only its owner may read
         fill(fresh)
+        write_sums(fresh)
         _swap(fresh, out, part / "old")
     except OSError as error:
         raise ResultError(f"cannot write {out}: {error.strerror or error}; nothing was kept") from error

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from rectilinear.core.spans import in_words
-from rectilinear.report.carriers import classes
-from rectilinear.report.heatmap import DEEP, SHADES, SHOWN, shade
+from rectilinear.report.carriers import classes, strings, worst
+from rectilinear.report.heatmap import SHADES, SHOWN, shade
 from rectilinear.report.judged import sections
+from rectilinear.report.layerview import layer_views, passage_data
 from rectilinear.report.plots import overlay, scan_figures
 from rectilinear.report.shapes import Drawing
-from rectilinear.report.svg import svg
-from rectilinear.report.text import number, percent, plain, token, visible
+from rectilinear.report.story import compared, finding, least_linear, notes
+from rectilinear.report.svg import inline
+from rectilinear.report.text import between, flowing, number, percent, plain, signed, token, visible
+from rectilinear.report.training import story
+from rectilinear.report.values import Values, overlay_values, scan_values
 from rectilinear.results import (
+    DeltaResult,
     EvalResult,
+    JudgeResult,
+    ProbeResult,
     PruneResult,
     ScanResult,
     SweepResult,
     TextsResult,
     TokenResult,
     TokensResult,
+    TracePoint,
+    TraceResult,
 )
 
 TRIED_SHOWN = 60  # sets of layers, the largest and best first
@@ -56,10 +65,37 @@ CAPTIONS = {
         "one map fitted for the whole span, and of the maps of its single layers applied in turn. Where the right is "
         "paler than the left, seemingly linear layers add up to something that is not.",
     ),
+    "carriers": (
+        "Carriers of the error",
+        "Above: of the squared error that each layer's map leaves on unseen text, the share of every kind of token. "
+        "Below: that of the tokens that carry most in the mean layer; blank below 0.1 %, or where a token is not among "
+        "the layer's twenty heaviest.",
+    ),
     "sweep": (
         "What each layer less costs",
         "Perplexity of the judging text and divergence from the dense model over the number of layers changed (the "
         "paper's Figures 6 and 7); lower is better.",
+    ),
+    "trace": (
+        "Linearity along training",
+        "Means over layers against the training step (the paper's Figure 2), all checkpoints on the same tokens; the "
+        "dots have the colours of the figure below.",
+    ),
+    "trace-layers": (
+        "Layer by layer",
+        "One line a checkpoint, from orange (the first) to blue (the last), on unseen text, or in-sample where nothing "
+        "was held out.",
+    ),
+    "delta": (
+        "Before and after, layer by layer",
+        "Top: score and increment score on unseen text, before (dashed) and after (solid). Below each, the change with "
+        "its 95 % interval over the same held-out documents for both models; red diamonds mark layers where the "
+        "interval of the held-out change excludes 0. One layer in twenty does so by chance alone.",
+    ),
+    "probe": (
+        "Accuracy along the stream",
+        "What a linear probe reads off each position of the stream (the paper's Figure 5), with a 95 % interval over "
+        "test examples. Below the dashed line it is no better than always saying the more frequent class.",
     ),
     "heatmap": (
         "Relative error, token by token",
@@ -75,13 +111,21 @@ CAPTIONS = {
 
 def scan_page(result: ScanResult, figures: dict[str, Drawing] | None = None) -> str:
     """Return the report of one scan as a single HTML document; figures are drawn where not given."""
+    values = scan_values(result)
     return _render(
         "report.html.j2",
         result=result,
         facts=result.provenance,
         summary=result.summary(),
+        finding=finding(result),
+        notes=notes(result),
+        first=least_linear(result),
+        views=layer_views(result, values),
+        passage=passage_data(result),
+        triggers=[(layer.layer, trigger) for layer in result.layers for trigger in layer.triggers],
+        shades=SHADES,
         classes=classes(result),
-        figures=_drawn(scan_figures(result) if figures is None else figures),
+        figures=_drawn(scan_figures(result) if figures is None else figures, values, link="#layer-"),
     )
 
 
@@ -89,17 +133,39 @@ def compare_page(
     results: Sequence[ScanResult], labels: Sequence[str], figures: dict[str, Drawing] | None = None
 ) -> str:
     """Return the comparison of several scans as a single HTML document; figures are drawn where not given."""
-    return _render(
-        "compare.html.j2",
-        rows=[(label, result, result.summary()) for label, result in zip(labels, results, strict=True)],
-        figures=_drawn({"overlay": overlay(results, labels)} if figures is None else figures),
-    )
+    return _render("compare.html.j2", **_overlaid(results, labels, figures))
 
 
 def texts_page(result: TextsResult, figures: dict[str, Drawing]) -> str:
     """Return the scans of several texts, and how far the maps of each carry, as a single HTML document."""
-    rows = [(name, scan, scan.summary()) for name, scan in result.results.items()]
-    return _render("texts.html.j2", result=result, rows=rows, what="text", figures=_drawn(figures))
+    overlaid = _overlaid(list(result.results.values()), result.names, figures)
+    return _render("texts.html.j2", result=result, what="text", **overlaid)
+
+
+def _overlaid(
+    results: Sequence[ScanResult], labels: Sequence[str], figures: dict[str, Drawing] | None
+) -> dict[str, Any]:
+    """Return what a page says of several scans, and their overlay with the values behind it."""
+    drawn = {"overlay": overlay(results, labels)} if figures is None else figures
+    return {
+        "rows": [(label, result, result.summary()) for label, result in zip(labels, results, strict=True)],
+        "finding": compared(results, labels),
+        "figures": _drawn(drawn, {"overlay": overlay_values(results, labels)}),
+    }
+
+
+def carriers_page(result: ScanResult, figures: dict[str, Drawing]) -> str:
+    """Return which tokens carry the error of a scan, and its worst ones, as a single HTML document."""
+    triggers = [(layer.layer, trigger) for layer in result.layers for trigger in layer.triggers]
+    return _render(
+        "carriers.html.j2",
+        facts=result.provenance,
+        worst=list(worst(result)),
+        classes=classes(result),
+        strings=strings(result),
+        triggers=triggers,
+        figures=_drawn(figures),
+    )
 
 
 def sweep_page(result: SweepResult, figures: dict[str, Drawing]) -> str:
@@ -127,9 +193,25 @@ def prune_page(result: PruneResult, repaired: str) -> str:
     )
 
 
+def delta_page(result: DeltaResult, figures: dict[str, Drawing]) -> str:
+    """Return what changed between two models as a single HTML document."""
+    return _render("delta.html.j2", result=result, facts=result.provenance, figures=_drawn(figures))
+
+
+def probe_page(result: ProbeResult, figures: dict[str, Drawing]) -> str:
+    """Return linear probes of one model or several as a single HTML document."""
+    return _render("probe.html.j2", result=result, facts=result.provenance, figures=_drawn(figures))
+
+
 def eval_page(result: EvalResult) -> str:
     """Return an evaluation as a single HTML document."""
     return _render("eval.html.j2", result=result, facts=result.provenance, sections=sections(result), figures=[])
+
+
+def judging_page(result: JudgeResult) -> str:
+    """Return completions and their grades as a single HTML document."""
+    rows = [(c, [g for g in result.graded if (g.prompt, g.sample) == (c.prompt, c.sample)]) for c in result.completions]
+    return _render("judge.html.j2", result=result, facts=result.provenance, rows=rows, figures=[])
 
 
 def tokens_page(result: TokensResult) -> str:
@@ -143,26 +225,51 @@ def tokens_page(result: TokensResult) -> str:
         rows=[[_cell(one, layer) for layer in range(result.layers)] for one in shown],
         shade=shade,
         shades=SHADES,
-        deep=DEEP,
         figures=[],
     )
 
 
 def _cell(one: TokenResult, layer: int) -> dict[str, Any]:
     """Return one cell of the heat map: its tenth, and all that is known of the layer on the token, a line each."""
-    logit, linear = one.logit_lens[layer + 1], one.linear_lens[layer + 1]
-    known = (
+    known = [
         ("relative error", number(one.relative_error[layer])),
         ("bias of the map", number(one.bias_share[layer])),
         ("stream norm", number(one.stream_norm[layer], 2)),
         ("contribution norm", number(one.contribution_norm[layer], 2)),
         ("cosine", number(one.cosine[layer])),
-        ("logit lens", f"{token(plain(logit.token, 24))} {number(logit.probability)}"),
-        ("linear lens", f"{token(plain(linear.token, 24))} {number(linear.probability)}"),
-    )
+    ]
+    for name, lens in (("logit lens", one.logit_lens), ("linear lens", one.linear_lens)):
+        if len(lens) > 1:
+            guess = lens[layer + 1]
+            known.append((name, f"{token(plain(guess.token, 24))} {number(guess.probability)}"))
     head = f"{token(plain(one.token, 24))}, layer {layer}{', a sink' if one.sink[layer] else ''}"
     title = "\n".join([head, *(f"{name}: {value}" for name, value in known)])
     return {"shade": shade(one.relative_error[layer]), "sink": one.sink[layer], "title": title}
+
+
+def trace_page(result: TraceResult, figures: dict[str, Drawing], reports: Mapping[int, str]) -> str:
+    """Return a trace as a single HTML document; reports: by step, where the page of a scan is, if any."""
+    return _render(
+        "trace.html.j2",
+        result=result,
+        facts=result.provenance,
+        story=story(result),
+        frames=[_frame(point, reports.get(point.step)) for point in result.points],
+        figures=_drawn(figures),
+    )
+
+
+def _frame(point: TracePoint, report: str | None) -> dict[str, Any]:
+    """Return what the page shows of one checkpoint: a row of cells for every layer."""
+    rows = []
+    for layer in point.layers:
+        cells = [str(layer.layer)]
+        for score in (layer.increment, layer.score):
+            known = score.heldout_low is not None
+            interval = f"{number(score.heldout_low, 3)} – {number(score.heldout_high, 3)}" if known else "–"
+            cells += [number(score.paper), number(score.heldout), interval, number(score.ordinary)]
+        rows.append([*cells, number(layer.norm_ratio, 3), number(layer.cosine, 3), str(layer.sinks)])
+    return {"step": point.step, "name": visible(point.name), "report": report, "rows": rows}
 
 
 def _render(template: str, **values: Any) -> str:
@@ -173,13 +280,20 @@ def _render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "percent": percent, "plain": plain, "token": token, "visible": visible}
+    filters = (flowing, number, percent, plain, signed, token, visible)
+    environment.filters |= {one.__name__: one for one in filters}
+    environment.globals["between"] = between
     return environment.get_template(template).render(**values)
 
 
-def _drawn(figures: dict[str, Drawing]) -> list[dict[str, Any]]:
+def _drawn(
+    figures: dict[str, Drawing], values: dict[str, Values] | None = None, link: str = ""
+) -> list[dict[str, Any]]:
+    """Return the figures of a page with captions and tables; their hits lead to `link` and the row's number."""
     drawn = []
     for name, figure in figures.items():
         title, caption = CAPTIONS[name]
-        drawn.append({"name": name, "title": title, "caption": caption, "svg": Markup(svg(figure, title, page=True))})
+        picture = Markup(inline(figure, title, link))
+        behind = (values or {}).get(name)
+        drawn.append({"name": name, "title": title, "caption": caption, "svg": picture, "behind": behind})
     return drawn

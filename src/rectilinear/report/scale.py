@@ -29,7 +29,7 @@ class Scale:
 
     def ticks(self, most: int, *, whole: bool = False) -> list[tuple[float, str]]:
         """Return (pixel, label) of up to about `most` round values; `whole` ones only where asked."""
-        labels = self._decades(most) if self.log else self._steps(most, whole)
+        labels = self._decades(most, whole) if self.log else self._steps(most, whole)
         return list(zip(self(np.array([value for value, _ in labels])).tolist(), [t for _, t in labels], strict=True))
 
     def _steps(self, most: int, whole: bool) -> list[tuple[float, str]]:
@@ -42,11 +42,13 @@ class Scale:
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [(k * step, f"{k * step:,.{digits}f}".replace("-", "−")) for k in range(first, last + 1)]
 
-    def _decades(self, most: int) -> list[tuple[float, str]]:
+    def _decades(self, most: int, whole: bool) -> list[tuple[float, str]]:
         decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         for steps, every in (((1, 2, 5), 1), ((1, 3), 1), ((1,), 1), ((1,), 2), ((1,), 5), ((1,), 20)):
             values = [m * 10.0**e for e in decades if e % every == 0 for m in steps]
-            shown = [v for v in values if self.low * (1 - 1e-9) <= v <= self.high * (1 + 1e-9)]
+            shown = [
+                v for v in values if self.low * (1 - 1e-9) <= v <= self.high * (1 + 1e-9) and (v >= 1 or not whole)
+            ]
             if len(shown) <= most:
                 break
         return [(v, f"{v:,.0f}" if 1 <= v < 1e6 else f"{v:g}") for v in shown]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 TICKS = "▁▂▃▄▅▆▇█"
@@ -19,6 +19,16 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits}f}"
 
 
+def signed(value: float | None, digits: int = 4) -> str:
+    """Return a difference with its sign."""
+    return "–" if value is None else f"{value:+.{digits}f}"
+
+
+def between(low: float | None, high: float | None, form: Callable[[float], str] = signed) -> str:
+    """Return an interval."""
+    return "–" if low is None or high is None else f"{form(low)} … {form(high)}"
+
+
 def percent(share: float | None, digits: int = 1) -> str:
     """Return a share as a percentage."""
     return "–" if share is None else f"{100 * share:.{digits}f} %"
@@ -32,6 +42,13 @@ def visible(value: Any) -> str:
 def token(value: Any) -> str:
     """Return a token in quotes, so that spaces at its ends show."""
     return "'" + visible(value) + "'"
+
+
+def flowing(value: Any, longest: int) -> str:
+    """Return plain text in which a line that ends is marked, and ends."""
+    return "↵\n".join(visible(line) for line in str(value)[:longest].split("\n")) + (
+        "…" if len(str(value)) > longest else ""
+    )
 
 
 def plain(value: Any, longest: int = 60) -> str:

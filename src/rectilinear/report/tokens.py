@@ -13,7 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from rectilinear.report.folder import write_folder
+from rectilinear.errors import ResultError
+from rectilinear.report.folder import read_document, write_figures, write_folder
 from rectilinear.report.heatmap import DEEP, SHADES, SHOWN, heat_map, shade
 from rectilinear.report.shapes import BLUE, ORANGE
 from rectilinear.report.text import number, plain, token, visible
@@ -29,20 +30,51 @@ def save_tokens(result: TokensResult, out: Path, maps: Callable[[Path], Any] | N
 
     Raises ResultError where it exists and `force` is False, or cannot be written; nothing half-written stays.
     """
-    from rectilinear.report.html import CAPTIONS, tokens_page
-    from rectilinear.report.png import png
-    from rectilinear.report.svg import svg
 
     def fill(folder: Path) -> None:
         (folder / DOCUMENT).write_text(result.to_json() + "\n", encoding="utf-8")
-        drawing = heat_map(result.tokens[-SHOWN:])
-        (folder / f"{FIGURE}.svg").write_text(svg(drawing, CAPTIONS[FIGURE][0]), encoding="utf-8")
-        (folder / f"{FIGURE}.png").write_bytes(png(drawing))
-        (folder / PAGE).write_text(tokens_page(result), encoding="utf-8")
+        _draw(result, folder, png=True)
         if maps is not None:
             maps(folder)
 
     return write_folder(out, fill, force=force, marker=DOCUMENT)
+
+
+def load_tokens(path: str | Path) -> TokensResult:
+    """Read a folder written by `save_tokens`, or its tokens.json.
+
+    Raises ResultError where it is missing, damaged or of another schema.
+    """
+    return TokensResult.from_dict(read_document(path, DOCUMENT, "tokens")[1])
+
+
+def render_tokens(result: TokensResult, folder: Path, *, png: bool = False) -> None:
+    """Write the page and heatmap.svg, with `png` heatmap.png too, into an existing folder; its data stay as they are.
+
+    Raises ResultError where the folder cannot be written.
+    """
+    try:
+        _draw(result, folder, png=png)
+    except OSError as error:
+        raise ResultError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def _draw(result: TokensResult, folder: Path, *, png: bool) -> None:
+    from rectilinear.report.html import tokens_page
+
+    write_figures({FIGURE: heat_map(result.tokens[-SHOWN:])}, folder, png=png)
+    (folder / PAGE).write_text(tokens_page(result), encoding="utf-8")
+
+
+def token_rows(result: TokensResult) -> list[dict[str, Any]]:
+    """Return one row a layer of each token."""
+    values = ("relative_error", "bias_share", "stream_norm", "contribution_norm", "cosine", "sink")
+    return [
+        {"position": one.position, "token": one.token, "layer": layer}
+        | {name: getattr(one, name)[layer] for name in values}
+        for one in result.tokens
+        for layer in range(result.layers)
+    ]
 
 
 def tokens_table(result: TokensResult) -> RenderableType:

@@ -4,6 +4,7 @@ A result is a tree of frozen dataclasses. `to_dict` gives the JSON document whos
 `docs/results.md` and stable for a schema version. Nothing here needs torch.
 """
 
+from rectilinear.results.delta import Change, Changes, DeltaResult, LayerDelta
 from rectilinear.results.document import SCHEMA, clean, mean
 from rectilinear.results.evaluation import (
     Divergence,
@@ -13,13 +14,19 @@ from rectilinear.results.evaluation import (
     Protocol,
     Size,
     Speed,
+    TaskScore,
     TextScore,
 )
 from rectilinear.results.healing import HealPoint, HealResult, thinned
+from rectilinear.results.judging import JudgeResult
 from rectilinear.results.plan import Loss, Plan, PruneResult
 from rectilinear.results.pretraining import Checkpoint, PretrainResult, TrainPoint
+from rectilinear.results.probe import ProbeCurve, ProbePoint, ProbeResult
 from rectilinear.results.scan import (
+    MOMENTS,
+    MOMENTS_DOCUMENT,
     LayerResult,
+    Passage,
     ScanResult,
     Score,
     Sinks,
@@ -30,22 +37,35 @@ from rectilinear.results.scan import (
 from rectilinear.results.sweep import Point, SweepResult
 from rectilinear.results.texts import TextsResult
 from rectilinear.results.tokens import Guess, TokenResult, TokensResult
+from rectilinear.results.trace import LayerScores, TracePoint, TraceResult
 
 __all__ = [
+    "MOMENTS",
+    "MOMENTS_DOCUMENT",
     "SCHEMA",
+    "Change",
+    "Changes",
     "Checkpoint",
+    "DeltaResult",
     "Divergence",
     "EvalResult",
     "Guess",
     "HealPoint",
     "HealResult",
+    "JudgeResult",
     "Lambada",
+    "LayerDelta",
     "LayerResult",
+    "LayerScores",
     "Loss",
     "ModelResult",
+    "Passage",
     "Plan",
     "Point",
     "PretrainResult",
+    "ProbeCurve",
+    "ProbePoint",
+    "ProbeResult",
     "Protocol",
     "PruneResult",
     "ScanResult",
@@ -57,10 +77,13 @@ __all__ = [
     "SubmoduleScore",
     "SweepResult",
     "Tails",
+    "TaskScore",
     "TextScore",
     "TextsResult",
     "TokenResult",
     "TokensResult",
+    "TracePoint",
+    "TraceResult",
     "TrainPoint",
     "clean",
     "mean",

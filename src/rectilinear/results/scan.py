@@ -12,6 +12,9 @@ import numpy as np
 
 from rectilinear.errors import ResultError
 from rectilinear.results.document import SCHEMA, clean, mean
+from rectilinear.results.shown import Drawn
+
+MOMENTS, MOMENTS_DOCUMENT = "moments", "moments.json"  # kept in a folder within the result's
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class LayerResult:
 
     On unseen text: triggers, the worst tokens, with the text before each; error_tokens, those that carry most of the
     squared error in all, as {"token", "count", "error"} (share of it); error_classes, kinds of tokens as {"class",
-    "tokens", "error"} (shares of both).
+    "tokens", "error", "tail_index"} (shares of both, and as in Tails).
     """
 
     layer: int
@@ -113,28 +116,42 @@ class LayerResult:
 
 
 @dataclass(frozen=True)
-class ScanResult:
+class Passage:
+    """A passage of the held-out text: its first token's place, from 0, in a document, and its n tokens as text."""
+
+    document: int
+    position: int
+    tokens: tuple[str, ...]
+
+
+@dataclass(frozen=True, repr=False)
+class ScanResult(Drawn):
     """A scan of one model on one text.
 
     provenance: model, revision, text, tokens, tokens_fit, tokens_heldout, documents, unit, tokens_per_d,
     tokens_per_d_ordinary, d, window, dtype, device, seed, versions, command, time, seconds.
     arrays: numpy arrays by name (`error_histogram` [L, bins], `error_edges` [bins + 1], per-block bootstrap sums,
-    `eigenvalues` [L, d], ...). warnings: plain sentences.
+    `eigenvalues` [L, d], ...). warnings: plain sentences. passage: held-out text whose relative errors are kept token
+    by token (`passage_error` [L, n], `passage_sink` [L, n]); None where nothing was held out. moments: the folder that
+    they are kept in, None where they are not.
     """
 
     provenance: dict[str, Any]
     layers: tuple[LayerResult, ...]
     warnings: tuple[str, ...] = ()
     arrays: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    passage: Passage | None = None
+    moments: Path | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON document: schema, kind, provenance, summary, warnings, layers."""
+        """Return the JSON document: schema, kind, provenance, summary, warnings, passage, layers."""
         return {
             "schema": SCHEMA,
             "kind": "scan",
             "provenance": self.provenance,
             "summary": self.summary(),
             "warnings": list(self.warnings),
+            "passage": None if self.passage is None else dataclasses.asdict(self.passage),
             "layers": [clean(dataclasses.asdict(layer)) for layer in self.layers],
         }
 
@@ -155,6 +172,8 @@ class ScanResult:
     def save(self, out: str | Path, *, force: bool = False) -> Path:
         """Write the whole folder (JSON, arrays, CSV, plots, HTML report) at once or not at all; return its path.
 
+        Moments that were kept go with it.
+
         Raises ResultError where the folder exists and `force` is False, or where it cannot be written.
         """
         from rectilinear.report.folder import save  # the report knows the results, not the other way round
@@ -172,9 +191,15 @@ class ScanResult:
             )
         try:
             layers = tuple(_layer(item) for item in document["layers"])
-            return cls(dict(document["provenance"]), layers, tuple(document["warnings"]), arrays or {})
+            passage = _passage(document.get("passage"))
+            return cls(dict(document["provenance"]), layers, tuple(document["warnings"]), arrays or {}, passage)
         except (KeyError, TypeError, AttributeError) as error:
             raise ResultError(f"the scan result is damaged: {error}; scan again") from error
+
+
+def _passage(item: dict[str, Any] | None) -> Passage | None:
+    """Rebuild a passage, None for a scan made before they were kept."""
+    return None if item is None else Passage(item["document"], item["position"], tuple(item["tokens"]))
 
 
 def _layer(item: dict[str, Any]) -> LayerResult:

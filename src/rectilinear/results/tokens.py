@@ -12,6 +12,7 @@ from typing import Any
 
 from rectilinear.errors import ResultError
 from rectilinear.results.document import SCHEMA, clean
+from rectilinear.results.shown import Drawn
 
 Values = tuple[float | None, ...]
 
@@ -31,8 +32,9 @@ class TokenResult:
     relative_error: ||z - map(x)|| / ||z|| [L]; bias_share: ||bias of the map|| / ||z|| [L]; both None where the layer
     adds nothing. stream_norm: ||y|| [L]. contribution_norm: ||z|| [L]. cosine: of x and y [L]. sink: whether x or y is
     massive [L]. logit_lens: what the head says of the stream at each position [L + 1]. linear_lens: the same after the
-    linear map from there to the end [L + 1]; at position L both are the model's own prediction. next_rank (1 is the
-    most likely) and next_probability: of the token that came next, None at the prompt's end.
+    linear map from there to the end [L + 1]; at position L both are the model's own prediction, which stands alone
+    where a token's lenses were not asked for. next_rank (1 is the most likely) and next_probability: of the token that
+    came next, None at the prompt's end.
     """
 
     position: int
@@ -61,8 +63,8 @@ class TokenResult:
         return median(known) if known else None
 
 
-@dataclass(frozen=True)
-class TokensResult:
+@dataclass(frozen=True, repr=False)
+class TokensResult(Drawn):
     """A prompt, token by token.
 
     provenance: the model's facts, prompt_tokens, d, layers, maps (text, tokens, window, sink_multiple ... of their

@@ -4,6 +4,7 @@ from rectilinear.ops.cut import repairs, selectors
 from rectilinear.ops.cut.kl import kl
 from rectilinear.ops.cut.repairs import Repair
 from rectilinear.ops.cut.selectors import Selector
+from rectilinear.ops.cut.span import span
 
 SELECTORS: dict[str, Selector] = {
     "kl": kl,
@@ -11,6 +12,7 @@ SELECTORS: dict[str, Selector] = {
     "increment": selectors.increment,
     "bi": selectors.bi,
     "angular": selectors.angular,
+    "span": span,
     "loss": selectors.loss,
     "reverse": selectors.reverse,
     "random": selectors.random,

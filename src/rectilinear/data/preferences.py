@@ -1,0 +1,86 @@
+"""Pairs of answers of which people preferred one, for reward models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rectilinear.data.benchmarks import VARIABLE
+from rectilinear.data.rows import Row, rows_of
+from rectilinear.data.tasks import drawn, parted
+from rectilinear.errors import TextError
+
+REWARD = "reward"  # the name of the published pairs
+HUB, FOLDER = "Anthropic/hh-rlhf", "helpful-base"
+LOCAL = "hh_rlhf/helpful-base_test.jsonl.gz"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two texts, the first preferred."""
+
+    chosen: str
+    rejected: str
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs to learn from and pairs that judge; notes: what was done to them."""
+
+    name: str
+    source: str
+    train: tuple[Pair, ...]
+    test: tuple[Pair, ...]
+    notes: tuple[str, ...] = ()
+
+
+def read_pairs(
+    name: str = REWARD,
+    *,
+    test: str | None = None,
+    train_limit: int | None = None,
+    test_limit: int | None = None,
+    seed: int = 0,
+) -> Pairs:
+    """Return pairs by `chosen` and `rejected`: Anthropic's on helpfulness ("reward"), or a jsonl or parquet file.
+
+    Anthropic's come from the folder named by $RECTILINEAR_DATA, where that holds them, else from the Hub. Where a
+    source has no part that judges, and no `test` file is named, a fifth of its pairs does, drawn by `seed`. Pairs of
+    twice the same text say nothing: they are left out and counted. `train_limit` and `test_limit` keep so many.
+
+    Raises TextError for a missing field (with file and line), and where nothing is left to learn from or to judge.
+    """
+    notes: list[str] = []
+    local = Path(os.environ.get(VARIABLE, "")).expanduser() / LOCAL
+    judging: list[Pair] | None = None
+    if name != REWARD:
+        source, train = Path(name).name, _pairs(rows_of(name), notes)
+        judging = None if test is None else _pairs(rows_of(test), notes)
+    elif test is not None:
+        raise TextError(f"expected no test file for {name}, which has a part of its own that judges, got {test}")
+    elif os.environ.get(VARIABLE) and local.is_file():
+        source, train = f"{LOCAL} in ${VARIABLE}", _pairs(rows_of(str(local)), notes)
+    else:
+        source = f"{HUB} {FOLDER}"
+        train, judging = (_pairs(rows_of(f"{HUB}#{split}", data_dir=FOLDER), notes) for split in ("train", "test"))
+    learns = drawn(train, seed)
+    if judging is None:
+        learns, judges = parted(learns)
+        notes.append(
+            f"{source} has no part that judges: {len(judges)} of its {len(train)} pairs, drawn by the seed, do."
+        )
+    else:
+        judges = drawn(judging, seed)
+    if not (learns and judges):
+        raise TextError(f"expected pairs to learn from and to judge in {name}, got {len(learns)} and {len(judges)}")
+    return Pairs(name, source, learns[:train_limit], judges[:test_limit], tuple(notes))
+
+
+def _pairs(rows: Iterator[Row], notes: list[str]) -> list[Pair]:
+    found = [Pair(row.text("chosen"), row.text("rejected")) for row in rows]
+    told = [pair for pair in found if pair.chosen != pair.rejected]
+    if len(told) < len(found):
+        notes.append(f"{len(found) - len(told)} of {len(found)} pairs are twice the same text and left out.")
+    return told

@@ -1,0 +1,1 @@
+"""Completions graded by a language model over the network."""

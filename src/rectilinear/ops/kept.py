@@ -1,0 +1,134 @@
+"""Moments kept on disk, a file for every layer and group: written while a scan runs, read for maps and for merging."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rectilinear.core.moments import Moments
+from rectilinear.errors import ResultError
+from rectilinear.ops.pair import Pair
+from rectilinear.results import MOMENTS, MOMENTS_DOCUMENT, SCHEMA
+
+KIND = "moments"
+PARTS, TOKENS = ("fit", "heldout"), ("ordinary", "sink")
+MODEL_FACTS = ("model", "fingerprint", "tokenizer_fingerprint", "d")
+FACTS = (*MODEL_FACTS, "text", "tokens", "documents", "window", "sink_multiple")  # of a result's provenance
+
+
+@dataclass(frozen=True)
+class Group:
+    """One group of a layer's tokens. part: "fit" or "heldout"; tokens: "ordinary" or "sink"."""
+
+    part: str
+    tokens: str
+
+    def file(self, layer: int) -> str:
+        """Return the name of the file of one layer, 0-based."""
+        return f"layer-{layer:03}.{self.part}.{self.tokens}.safetensors"
+
+
+GROUPS = tuple(Group(part, tokens) for part in PARTS for tokens in TOKENS)
+
+
+class Keeper:
+    """Writes the moments of a scan's layers into a folder, one group of one layer at a time.
+
+    What was held out is what came after the first part, read back: no moments are held twice in memory. The document
+    comes last; without it the folder is not whole.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        """Make the folder; raises ResultError where it holds something or cannot be made."""
+        self.folder = Path(folder)
+        self._parted = False
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            held = any(self.folder.iterdir())
+        except OSError as error:
+            raise ResultError(f"cannot keep moments in {folder}: {error.strerror or error}") from error
+        if held:
+            raise ResultError(f"expected a new or empty folder for the moments, got {folder}: choose another")
+
+    def fitted(self, pairs: Sequence[Pair]) -> None:
+        """Write the groups of the first part, before anything held out is added to them."""
+        self._parted = True
+        for layer, pair in enumerate(pairs):
+            for group, moments in _groups(pair, PARTS[0]):
+                moments.save(self.folder / group.file(layer))
+
+    def finish(self, pairs: Sequence[Pair], provenance: Mapping[str, Any], thresholds: Sequence[float]) -> None:
+        """Write what was held out, and the document: some of the result's `provenance`, and each position's threshold.
+
+        A threshold is the norm above which a token is a sink, [L + 1].
+        """
+        if not self._parted:
+            self.fitted(pairs)
+        else:
+            for layer, pair in enumerate(pairs):
+                for group, moments in _groups(pair, PARTS[1]):
+                    before = self.folder / Group(PARTS[0], group.tokens).file(layer)
+                    late = moments.since(Moments.load(before)) if before.exists() else moments
+                    if late.n:
+                        late.save(self.folder / group.file(layer))
+        facts = {name: provenance[name] for name in FACTS}
+        document = {"schema": SCHEMA, "kind": KIND, "layers": len(pairs), **facts, "sink_thresholds": thresholds}
+        try:
+            (self.folder / MOMENTS_DOCUMENT).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ResultError(f"cannot keep moments in {self.folder}: {error.strerror or error}") from error
+
+
+def _groups(pair: Pair, part: str) -> Iterator[tuple[Group, Moments]]:
+    for tokens in TOKENS:
+        moments = getattr(pair, tokens)
+        if moments is not None and moments.n:
+            yield Group(part, tokens), moments
+
+
+@dataclass(frozen=True)
+class KeptMoments:
+    """The moments of a scan on disk; a layer is read when it is asked for.
+
+    facts: model, fingerprint, tokenizer_fingerprint, d, text, tokens, documents, window, sink_multiple.
+    thresholds: norm above which a token is a sink, at each of the L + 1 positions.
+    """
+
+    folder: Path
+    layers: int
+    facts: dict[str, Any]
+    thresholds: tuple[float, ...]
+
+    def groups(self, layer: int) -> dict[Group, Moments]:
+        """Return the moments of the groups that have rows; raises ResultError for a file that is damaged."""
+        files = {group: self.folder / group.file(layer) for group in GROUPS}
+        return {group: Moments.load(file) for group, file in files.items() if file.exists()}
+
+    def ordinary(self, layer: int) -> Moments:
+        """Return the moments of all tokens of a layer that are no sinks."""
+        parts = [moments for group, moments in self.groups(layer).items() if group.tokens == "ordinary"]
+        if not parts:
+            raise ResultError(f"expected the moments of layer {layer} in {self.folder}, got none; scan again")
+        return parts[0] if len(parts) == 1 else parts[0].merge(parts[1])
+
+    @classmethod
+    def load(cls, folder: str | Path) -> KeptMoments:
+        """Open the moments in a folder written by `rectilinear scan --keep-moments`.
+
+        Raises ResultError where the scan kept none, or where their document is damaged or of another schema.
+        """
+        place = Path(folder) / MOMENTS
+        file = place / MOMENTS_DOCUMENT
+        if not file.is_file():
+            raise ResultError(f"expected the moments of a scan in {folder}, got none: scan again with --keep-moments")
+        try:
+            document = json.loads(file.read_text(encoding="utf-8"))
+            if (document["schema"], document["kind"]) != (SCHEMA, KIND):
+                raise ResultError(f"expected moments of schema {SCHEMA} in {file}; scan again")
+            facts = {name: document[name] for name in FACTS}
+            return cls(place, document["layers"], facts, tuple(document["sink_thresholds"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ResultError(f"cannot read {file}: {error}; scan again") from error

@@ -1,0 +1,62 @@
+"""A passage of held-out text, kept with the error of every layer's map on each of its tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rectilinear.ops.carriers import token_text
+from rectilinear.results import Passage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from rectilinear.ops.layers import Rows
+
+LONGEST = 256  # tokens kept
+
+
+@dataclass
+class Kept:
+    """The head of the first window of the first held-out batch; what comes later is let go.
+
+    error: per layer ||z - map(x)|| / ||z|| [n], NaN where the layer adds nothing; sink: per layer a mask [n].
+    """
+
+    rows: Rows | None = None
+    error: list[np.ndarray] = field(default_factory=list)
+    sink: list[np.ndarray] = field(default_factory=list)
+
+    def take(self, rows: Rows, squared: Tensor, z_norm: Tensor, sinks: Tensor | None) -> None:
+        """Take in a layer's squared errors [n] and contribution norms [n]; `sinks` [n] as in `Pair.update`."""
+        if self.rows is None:
+            self.rows = rows
+        if self.rows is not rows:
+            return
+        n = self._count()
+        norm = z_norm[:n]
+        relative = squared[:n].sqrt() / torch.where(norm > 0, norm, torch.nan)
+        self.error.append(relative.float().cpu().numpy())
+        self.sink.append(np.zeros(n, dtype=bool) if sinks is None else sinks[:n].cpu().numpy())
+
+    def passage(self, tokenizer: PreTrainedTokenizerBase | None) -> Passage | None:
+        """Return where the passage stands and its tokens as text, None where nothing was held out."""
+        if self.rows is None:
+            return None
+        names = tuple(token_text(tokenizer, token) for token in self.rows.token[: self._count()].tolist())
+        return Passage(int(self.rows.document[0]), int(self.rows.offset[0]), names)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return `passage_error` and `passage_sink` [L, n]; none where nothing was held out."""
+        return {"passage_error": np.stack(self.error), "passage_sink": np.stack(self.sink)} if self.error else {}
+
+    def _count(self) -> int:
+        """Return how many rows from the first on are of one window, LONGEST at most."""
+        assert self.rows is not None
+        starts = np.flatnonzero(self.rows.position == 0)
+        end = int(starts[1]) if len(starts) > 1 else len(self.rows.position)
+        return min(end, LONGEST)
