@@ -69,6 +69,35 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(texts, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_every_option_reaches_the_recipe(texts, tmp_path):
+    asked = {
+        "--penalty": ("penalty", "increment"),
+        "--target": ("target", 0.3),
+        "--read": ("read", 0.01),
+        "--holdout": ("holdout", 0.2),
+        "--tokenizer": ("tokenizer", "gpt2"),
+        "--size": ("size", "mini"),
+        "--window": ("window", 64),
+        "--batch": ("batch", 20),
+        "--accumulate": ("accumulate", 2),
+        "--lr": ("rate", 0.01),
+        "--warmup": ("warmup", 0.5),
+        "--profile": ("profile", 7),
+        "--checkpoints": ("checkpoints", 1),
+        "--seed": ("seed", 5),
+        "--data-seed": ("data_seed", 6),
+    }
+    out = tmp_path / "tokenizer"
+    run(out, "--text", texts[0], *SMALL, "--tokens", "32", "--bf16")
+    assert json.loads((out / "pretrain.json").read_text())["recipe"]["bf16"] is True
+    asked["--tokenizer"] = ("tokenizer", str(out))
+    given = [str(part) for option, (_, value) in asked.items() for part in (option, value)]
+    said = json.loads(run(tmp_path / "run", "--text", texts[0], "--tokens", "64", *given, "--json", "--no-bf16").stdout)
+    assert {name: said["recipe"][name] for name, _ in asked.values()} == dict(asked.values())
+    assert (said["recipe"]["bf16"], said["recipe"]["vocab"], said["vocab"]) == (False, None, 300)
+    assert said["corpus"]["heldout"] >= 8
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
