@@ -58,7 +58,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(texts, tmp_path):
     options = ("--penalty", "mse", "--weight", 2, "--lr", 1e-3, "--accumulate", 3, "--warmup", 0.1, "--tokens", "960")
     said = run(tmp_path / "run", "--text", texts[0], *SMALL, *options, "--dry-run").stdout
     for line in (
-        "model      tiny: 10 layers of width 128",
+        "model      tiny: 8 layers of width 96",
         "penalty    mse x 2",
         "budget     10 steps, 960 tokens",
         "step       2 x 3 windows of 16, 96 tokens",
