@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from rectilinear.cli import evaluate, heal, prune, report, scan, tokens
+from rectilinear.cli import evaluate, explore, heal, prune, report, scan, tokens
 from rectilinear.errors import RectilinearError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.command("scan", epilog=scan.EPILOG)(scan.scan)
 app.command("tokens", epilog=tokens.EPILOG)(tokens.tokens)
+app.command("explore", epilog=explore.EPILOG)(explore.explore)
 app.command("prune", epilog=prune.EPILOG)(prune.prune)
 app.command("heal", epilog=heal.EPILOG)(heal.heal)
 app.command("eval", epilog=evaluate.EPILOG)(evaluate.evaluate)
