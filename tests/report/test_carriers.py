@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from chromium import chromium
 from pages import Seen
 from rectilinear.errors import ResultError
 from rectilinear.report.carriermap import STACK, carrier_map
@@ -108,6 +109,31 @@ def test_the_page_escapes_what_comes_from_data_and_loads_nothing(make_scan):
     assert len(page) < 300_000  # the long token is cut
     assert len(seen.ids) == len(set(seen.ids))
     assert {link.removeprefix("#") for link in seen.links} <= set(seen.ids)
+
+
+def test_the_worst_tokens_are_searched_and_sorted_in_a_browser(make_scan, tmp_path):
+    result = carrying(make_scan(3))
+    (tmp_path / "page.html").write_text(carriers_page(result, {"carriers": carrier_map(result)}))
+    wrong, asked = [], []
+    with chromium() as browser:
+        page = browser.new_page()
+        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("dialog", lambda dialog: wrong.append(dialog.message))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto((tmp_path / "page.html").as_uri())
+        rows = page.locator("#worst tbody tr:visible")
+        assert rows.count() == 3 * 9
+        page.fill("input[type=search]", "<SCRIPT>")
+        assert rows.count() == 3 and page.locator(".search output").inner_text() == "3 of 27"
+        page.fill("input[type=search]", "no such token")
+        assert rows.count() == 0
+        page.fill("input[type=search]", "")
+        assert rows.count() == 27 and page.locator(".search output").inner_text() == ""
+        page.get_by_role("button", name="error", exact=True).last.click()
+        errors = [float(text) for text in page.locator("#worst tbody tr td:nth-child(3)").all_inner_texts()]
+        assert errors == sorted(errors, reverse=True) and len(set(errors)) > 1
+    assert not wrong and len(asked) == 1
 
 
 def test_the_folder_is_whole_and_replaced_only_by_force(make_scan, tmp_path):
