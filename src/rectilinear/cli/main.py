@@ -10,7 +10,21 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from rectilinear.cli import delta, evaluate, heal, judge, pretrain, probe, prune, report, scan, tokens, trace, verify
+from rectilinear.cli import (
+    delta,
+    evaluate,
+    explore,
+    heal,
+    judge,
+    pretrain,
+    probe,
+    prune,
+    report,
+    scan,
+    tokens,
+    trace,
+    verify,
+)
 from rectilinear.errors import RectilinearError
 
 app = typer.Typer(
@@ -41,6 +55,7 @@ COMMANDS: dict[str, dict[str, tuple[Callable[..., None], str | None]]] = {  # by
         "judge": (judge.judge, judge.EPILOG),
     },
     "Show": {
+        "explore": (explore.explore, explore.EPILOG),
         "report": (report.report, None),
         "compare": (report.compare, None),
         "verify": (verify.verify, None),

@@ -143,9 +143,10 @@ def fingerprint(model: PreTrainedModel) -> str:
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return 16 hex digits that tell tokenizers apart: by the vocabulary, and by how some text is cut."""
+    vocabulary = tokenizer.get_vocab()
+    by_id = "\0".join(sorted(vocabulary, key=vocabulary.__getitem__))
     cut = tokenizer(PROBE, verbose=False)["input_ids"]
-    known = json.dumps([sorted(tokenizer.get_vocab().items()), cut])
-    return hashlib.sha256(known.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return hashlib.sha256(f"{by_id}\0{cut}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _without_dtype(config: dict[Any, Any]) -> dict[str, Any]:
