@@ -8,7 +8,8 @@ from rich.console import Console
 
 from pages import Seen
 from rectilinear.errors import ResultError
-from rectilinear.report.delta import delta_csv, delta_figure, delta_table, load_delta, render_delta, verdict
+from rectilinear.report.delta import delta_figure, delta_rows, delta_table, load_delta, render_delta, verdict
+from rectilinear.report.folder import table_csv
 from rectilinear.report.html import delta_page
 from rectilinear.results import Change, Changes, DeltaResult, LayerDelta
 
@@ -77,7 +78,7 @@ def test_the_page_is_whole_and_escapes_text_from_data(result):
 
 
 def test_the_csv_has_a_line_a_layer(result):
-    rows = list(csv.DictReader(io.StringIO(delta_csv(result))))
+    rows = list(csv.DictReader(io.StringIO(table_csv(delta_rows(result)))))
     assert len(rows) == 13 and rows[12]["score_heldout_delta"] == ""
     assert float(rows[1]["increment_heldout_low"]) == pytest.approx(0.037)
 

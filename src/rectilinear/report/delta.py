@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Group, RenderableType
@@ -56,12 +57,12 @@ def render_delta(result: DeltaResult, folder: Path, *, png: bool = False) -> Non
 def _draw(result: DeltaResult, folder: Path, *, png: bool) -> None:
     figures = {"delta": delta_figure(result)}
     write_figures(figures, folder / PLOTS, png=png)
-    (folder / TABLE).write_text(delta_csv(result), encoding="utf-8")
+    (folder / TABLE).write_text(table_csv(delta_rows(result)), encoding="utf-8")
     (folder / PAGE).write_text(delta_page(result, figures), encoding="utf-8")
 
 
-def delta_csv(result: DeltaResult) -> str:
-    """Return one line a layer, with columns like `increment_heldout_delta`."""
+def delta_rows(result: DeltaResult) -> list[dict[str, Any]]:
+    """Return one row a layer, with columns like `increment_heldout_delta`."""
     rows = []
     for layer in result.layers:
         parts = {name: asdict(getattr(layer, name)) for name in ("score", "increment")}
@@ -72,7 +73,7 @@ def delta_csv(result: DeltaResult) -> str:
             for part, value in change.items()
         }
         rows.append({"layer": layer.layer, **cells})
-    return table_csv(rows)
+    return rows
 
 
 def delta_figure(result: DeltaResult) -> Drawing:
