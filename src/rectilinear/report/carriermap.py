@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from rectilinear.report.shapes import (
     WIDTH,
     Area,
     Drawing,
+    Hit,
     Line,
     Points,
     Text,
@@ -72,6 +74,9 @@ def carrier_map(result: ScanResult) -> Drawing:
         drawing.shapes.extend(_cells(by_token[row.name], across, middle + LINE_HEIGHT * at))
     drawing.shapes.append(Line([((left, bottom), (RIGHT, bottom))], SOFT))
     drawing.shapes.extend(bottom_axis(across, bottom, across.ticks(16, whole=True), "layer"))
+    edges = across(np.array([*layers, layers[-1] + 1]) - 0.5).tolist()
+    for row, (start, end) in enumerate(pairwise(edges)):
+        drawing.hits.append(Hit(start, top, end, bottom, row, f"layer {layers[row]}"))
     return drawing
 
 

@@ -19,7 +19,7 @@ from rectilinear.report.story import compared, finding, least_linear, notes
 from rectilinear.report.svg import inline
 from rectilinear.report.text import between, flowing, number, percent, plain, signed, token, visible
 from rectilinear.report.training import story
-from rectilinear.report.values import Values, overlay_values, scan_values
+from rectilinear.report.values import Values, carrier_values, overlay_values, scan_values
 from rectilinear.results import (
     DeltaResult,
     EvalResult,
@@ -164,7 +164,7 @@ def carriers_page(result: ScanResult, figures: dict[str, Drawing]) -> str:
         classes=classes(result),
         strings=strings(result),
         triggers=triggers,
-        figures=_drawn(figures),
+        figures=_drawn(figures, {"carriers": carrier_values(result)}),
     )
 
 
