@@ -11,6 +11,7 @@ from rectilinear.errors import ResultError
 from rectilinear.report.delta import delta_figure, delta_rows, delta_table, load_delta, render_delta, verdict
 from rectilinear.report.folder import table_csv
 from rectilinear.report.html import delta_page
+from rectilinear.report.svg import svg
 from rectilinear.results import Change, Changes, DeltaResult, LayerDelta
 
 HOSTILE = "</title><script>alert(1)</script>[bold]x[/bold]\x1b[31m\ud800"
@@ -100,3 +101,13 @@ def test_a_folder_is_written_whole_and_drawn_again(result, tmp_path):
     (out / "delta.json").write_text("[1]")
     with pytest.raises(ResultError, match="got list"):
         load_delta(out)
+
+
+def test_ordinary_tokens_are_drawn_only_where_they_are_not_all_tokens(result):
+    def alike(changes):
+        return replace(changes, ordinary=changes.heldout)
+
+    layers = [replace(one, score=alike(one.score), increment=alike(one.increment)) for one in result.layers]
+    assert "ordinary, after" in svg(delta_figure(result), "d")
+    drawn = svg(delta_figure(replace(result, layers=tuple(layers))), "d")
+    assert "ordinary, after" not in drawn and "held-out, after" in drawn

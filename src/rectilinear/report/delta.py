@@ -77,16 +77,20 @@ def delta_rows(result: DeltaResult) -> list[dict[str, Any]]:
 
 
 def delta_figure(result: DeltaResult) -> Drawing:
-    """Draw both models' curves, increment score first, and below each the change with its interval."""
+    """Draw both models' curves, increment score first, and below each the change with its interval.
+
+    Ordinary tokens are left out where they are all tokens: their curve would hide the other.
+    """
     x = np.array([layer.layer for layer in result.layers])
     panels, zero = [], Curve(x, np.zeros(len(x)), SOFT, marker="")
     for name, title in TITLES.items():
         changes: list[Changes] = [getattr(layer, name) for layer in result.layers]
-        curves = [curve for kind in COLOURS for curve in _pair(x, changes, kind)]
+        kinds = [kind for kind in COLOURS if kind == "heldout" or any(one.ordinary != one.heldout for one in changes)]
+        curves = [curve for kind in kinds for curve in _pair(x, changes, kind)]
         moved = x[[change.heldout.moved for change in changes]]
         marks = Curve(moved, moved, RED, "held-out change is more than noise", marker="diamond", lined=False)
         panels.append(Panel(title, curves, score_limits([curve.y for curve in curves])))
-        gaps = [zero, *(_gap(x, changes, kind) for kind in COLOURS)]
+        gaps = [zero, *(_gap(x, changes, kind) for kind in kinds)]
         panels.append(Panel("Its change, after − before, 95 % interval", gaps, marks=marks))
     return stacked(panels, "layer", (x[0] - 0.5, x[-1] + 0.5), 170, legend=[*panels[0].curves, marks])
 
