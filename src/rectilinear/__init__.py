@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rectilinear.core.linear import AffineMap, fit, scores
     from rectilinear.core.moments import Moments
+    from rectilinear.data.preferences import read_pairs
     from rectilinear.data.tasks import read_task
     from rectilinear.errors import ModelError, NonFiniteError, RectilinearError, ResultError, TextError
     from rectilinear.models.load import load
     from rectilinear.ops.delta import delta
     from rectilinear.ops.evaluate import evaluate, perplexity
+    from rectilinear.ops.finetune import finetune
     from rectilinear.ops.heal import heal
     from rectilinear.ops.maps import Maps, fit_maps
     from rectilinear.ops.probe import probe
@@ -24,13 +26,23 @@ if TYPE_CHECKING:
     from rectilinear.ops.tokens import tokens
     from rectilinear.ops.trace import trace
     from rectilinear.report.folder import load as load_result
-    from rectilinear.results import DeltaResult, EvalResult, Plan, ProbeResult, ScanResult, TokensResult, TraceResult
+    from rectilinear.results import (
+        DeltaResult,
+        EvalResult,
+        FinetuneResult,
+        Plan,
+        ProbeResult,
+        ScanResult,
+        TokensResult,
+        TraceResult,
+    )
 
 _HOME = {
     "AffineMap": "core.linear",
     "Cut": "ops.prune",
     "DeltaResult": "results",
     "EvalResult": "results",
+    "FinetuneResult": "results",
     "Maps": "ops.maps",
     "Moments": "core.moments",
     "ModelError": "errors",
@@ -43,6 +55,7 @@ _HOME = {
     "TraceResult": "results",
     "delta": "ops.delta",
     "evaluate": "ops.evaluate",
+    "finetune": "ops.finetune",
     "fit": "core.linear",
     "fit_maps": "ops.maps",
     "heal": "ops.heal",
@@ -53,6 +66,7 @@ _HOME = {
     "perplexity": "ops.evaluate",
     "probe": "ops.probe",
     "prune": "ops.prune",
+    "read_pairs": "data.preferences",
     "read_task": "data.tasks",
     "scan": "ops.scan",
     "scan_texts": "ops.texts",
@@ -67,6 +81,7 @@ __all__ = [  # noqa: RUF022  by kind
     "Cut",
     "DeltaResult",
     "EvalResult",
+    "FinetuneResult",
     "Maps",
     "Moments",
     "Plan",
@@ -81,6 +96,7 @@ __all__ = [  # noqa: RUF022  by kind
     "TextError",
     "delta",
     "evaluate",
+    "finetune",
     "fit",
     "fit_maps",
     "heal",
@@ -89,6 +105,7 @@ __all__ = [  # noqa: RUF022  by kind
     "perplexity",
     "probe",
     "prune",
+    "read_pairs",
     "read_task",
     "scan",
     "scan_texts",

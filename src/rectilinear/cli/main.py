@@ -9,7 +9,21 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from rectilinear.cli import delta, evaluate, heal, judge, pretrain, probe, prune, report, scan, tokens, trace, verify
+from rectilinear.cli import (
+    delta,
+    evaluate,
+    finetune,
+    heal,
+    judge,
+    pretrain,
+    probe,
+    prune,
+    report,
+    scan,
+    tokens,
+    trace,
+    verify,
+)
 from rectilinear.errors import RectilinearError
 
 app = typer.Typer(
@@ -33,6 +47,7 @@ app.command("compare")(report.compare)
 app.command("verify")(verify.verify)
 app.command("delta", epilog=delta.EPILOG)(delta.delta)
 app.command("probe", epilog=probe.EPILOG)(probe.probe)
+app.command("finetune", epilog=finetune.EPILOG)(finetune.finetune)
 
 
 def _version(asked: bool) -> None:

@@ -36,6 +36,14 @@ class Pairs:
     notes: tuple[str, ...] = ()
 
 
+def are_pairs(name: str) -> bool:
+    """Tell whether a file's first row is a pair; False where there is no such file, or no row in it."""
+    if not Path(name).expanduser().is_file():
+        return False
+    first = next(rows_of(name), None)
+    return first is not None and "chosen" in first.values
+
+
 def read_pairs(
     name: str = REWARD,
     *,

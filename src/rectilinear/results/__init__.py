@@ -16,6 +16,7 @@ from rectilinear.results.evaluation import (
     Speed,
     TextScore,
 )
+from rectilinear.results.finetuning import FinetuneResult, SeedResult, Spread
 from rectilinear.results.healing import HealPoint, HealResult, thinned
 from rectilinear.results.judging import JudgeResult
 from rectilinear.results.plan import Loss, Plan, PruneResult
@@ -48,6 +49,7 @@ __all__ = [
     "DeltaResult",
     "Divergence",
     "EvalResult",
+    "FinetuneResult",
     "Guess",
     "HealPoint",
     "HealResult",
@@ -69,10 +71,12 @@ __all__ = [
     "PruneResult",
     "ScanResult",
     "Score",
+    "SeedResult",
     "Sinks",
     "Size",
     "Spectrum",
     "Speed",
+    "Spread",
     "SubmoduleScore",
     "SweepResult",
     "Tails",
