@@ -1,14 +1,17 @@
 import csv
 import json
 import re
+import sys
 
 import pytest
 from typer.testing import CliRunner
 
 import commands
+import taskdata
 import tiny
 from rectilinear.cli.main import app
 from rectilinear.ops import evaluate
+from rectilinear.ops.prune import prune
 from rectilinear.results import EvalResult
 
 
@@ -178,3 +181,76 @@ def test_a_window_beyond_the_model_is_cut_with_a_note(tmp_path, text):
     tiny.tokenizer().save_pretrained(short)
     said = run(short, "--text", text, "--window", "64").stdout
     assert "! The window is cut from 64 to 16 tokens" in " ".join(said.split())
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """Local data for tasks; what the data sets' library makes of them is not kept."""
+    import datasets
+
+    monkeypatch.setenv("RECTILINEAR_DATA", str(taskdata.write(tmp_path / "data")))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.fixture(scope="module")
+def speaking(tmp_path_factory):
+    """A saved model whose tokenizer has an end token, and the same with a linear block for its second layer."""
+    path = tmp_path_factory.mktemp("models")
+    tokenizer = tiny.tokenizer()
+    tokenizer.eos_token = "<unk>"
+    dense = tiny.llama(initializer_range=0.15)
+    dense.save_pretrained(path / "dense")
+    tokenizer.save_pretrained(path / "dense")
+    cut = prune(dense, tokenizer, texts=tiny.documents(60), layers=[1], repair="linear", tokens=None, window=32)
+    cut.save(path / "cut")
+    return path / "dense", path / "cut"
+
+
+def test_tasks_side_by_side_and_what_is_left_out(speaking, data, tmp_path):
+    asked = ("--tasks", " arc_easy, cb,piqa", "--tasks-limit", 3, "--batch-tokens", 64)
+    done = run(*speaking, *asked, "--out", tmp_path / "out", "--json")
+    document = json.loads(done.stdout)  # of the harness not a word
+    assert document["provenance"]["tasks"] == "arc_easy, cb" and document["provenance"]["tasks_limit"] == 3
+    for model in document["models"]:
+        assert model["text"] is None
+        assert {(task["task"], task["n"], task["data"]) for task in model["tasks"]} == {
+            ("arc_easy", 3, "local"),
+            ("cb", 3, "local"),
+        }
+    dense, cut = (model["tasks"] for model in document["models"])
+    assert [task["fingerprint"] for task in dense] == [task["fingerprint"] for task in cut]
+    assert re.search("The task piqa was left out: .*Hub", document["warnings"][0])
+    with (tmp_path / "out" / "eval.csv").open() as file:
+        assert [float(row["cb_f1"]) for row in csv.DictReader(file)] == [
+            next(task["value"] for task in tasks if task["metric"] == "f1") for tasks in (dense, cut)
+        ]
+
+
+def test_tasks_go_with_all_else(speaking, data, text, lambada, monkeypatch):
+    monkeypatch.setattr(evaluate, "PROMPT", 8)
+    dense, cut = speaking
+    said = run(
+        *(cut, "--reference", dense, "--text", text, "--window", 32, "--lambada", lambada, "--speed"),
+        *("--tasks", "copa"),
+        env={"COLUMNS": "200"},
+    ).stdout
+    for title in ("perplexity", "LAMBADA", "Tasks", "zero-shot", "copa", "local data for copa", "Speed and size"):
+        assert title in said
+    assert "piqa" not in said and "the first" not in said
+
+
+def test_a_dry_run_foresees_tasks(data):
+    said = run("a", "--tasks", "arc_easy,piqa", "--tasks-limit", "2", "--dry-run").stdout
+    assert re.search(r"task +arc_easy: local data, 2 documents, about 7 requests\n", said)
+    assert re.search(r"task +piqa: from the Hub\n", said) and re.search(r"text +none", said)
+
+
+def test_bad_tasks_are_one_line_before_any_model_is_loaded(data, capsys, monkeypatch):
+    for arguments, expected in (
+        (["./nowhere", "--tasks", ","], "expected names of tasks"),
+        (["./nowhere", "--tasks", "arc_eazy"], "Did you mean 'arc_easy'"),
+        (["./nowhere", "--tasks", "piqa"], "no task can be run. The task piqa was left out"),
+    ):
+        assert expected in fails(arguments, capsys, monkeypatch)
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    assert "pip install 'rectilinear[tasks]'" in fails(["./nowhere", "--tasks", "cb"], capsys, monkeypatch)

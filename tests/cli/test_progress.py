@@ -12,7 +12,9 @@ def test_a_terminal_sees_task_tokens_rate_and_what_is_known():
         show("predicting m", 0, 4000, "")
         show("predicting m", 1000, 4000, "perplexity 30.20")
         show("predicting m", 2000, 4000, "perplexity 30.10")
+        show("arc_easy m", 5, 9, "", "requests")
     said = file.getvalue()
+    assert "5/9 requests" in said
     assert "2,000/4,000 tokens" in said and "perplexity 30.10" in said and "tokens/s" in said and "left" in said
 
 

@@ -56,6 +56,19 @@ def test_json_is_the_same_document_and_writes_nothing(run, text, traced, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+def test_options_reach_the_scans(run, text, tmp_path):
+    options = {"holdout": 0.5, "sink_multiple": 3.0, "seed": 4, "dtype": "bfloat16", "layers_path": "model.layers"}
+    given = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
+    out = tmp_path / "out"
+    done = trace(run, "--text", text, *given, "--tokens", 800, "--batch-tokens", 64, "--device", "cpu", "--out", out)
+    assert done.exit_code == 0, done.output
+    facts = json.loads((out / "trace.json").read_text())["provenance"]
+    assert {name: facts[name] for name in options} == options
+    assert facts["tokens"] == 800 and facts["tokens_fit"] == 400
+    scan = json.loads((out / "scans" / "step-4" / "result.json").read_text())["provenance"]
+    assert (scan["dtype"], scan["seed"], scan["sink_multiple"], scan["device"]) == ("bfloat16", 4, 3.0, "cpu")
+
+
 def test_an_interrupted_trace_goes_on(run, text, traced, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     out, kept = tmp_path / "trace-run", []
@@ -71,7 +84,9 @@ def test_an_interrupted_trace_goes_on(run, text, traced, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(keep, interrupted)
-        assert trace(run, "--text", text).exit_code == 130
+        stopped = trace(run, "--text", text)
+    assert stopped.exit_code == 130
+    assert "1 of 4 checkpoints are scanned and kept in" in stopped.stderr
     assert {path.name for path in out.iterdir()} == {"scans", "trace.json"}
     assert [path.name for path in (out / "scans").iterdir()] == ["step-0"]
     first = (out / "scans" / "step-0" / "result.json").stat().st_mtime_ns

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
+from huggingface_hub.utils import logging as hub_logging
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers.utils import logging
 
@@ -69,11 +70,11 @@ def test_auto_keeps_the_precision_of_the_checkpoint_but_for_halves_on_a_cpu(tmp_
 
 
 def test_loading_is_silent_and_restores_the_settings(llama: str, capfd: pytest.CaptureFixture[str]) -> None:
-    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled(), hub_logging.get_verbosity()
     load(llama, device="cpu")
     with pytest.raises(ModelError):
         load("no-such-model")
-    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled(), hub_logging.get_verbosity()) == before
     assert capfd.readouterr() == ("", "")
 
 

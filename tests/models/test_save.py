@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,14 @@ def test_rectilinear_loads_what_it_saved_without_trust(tmp_path):
     assert torch.equal(again(IDS).logits, model(IDS).logits)
     assert words("w3 w4")["input_ids"] == [3, 4]
     assert rectilinear.scan(again, input_ids=torch.randint(1, VOCAB, (8, 32))).layers[0].score.paper == pytest.approx(1)
+
+
+def test_what_it_saved_is_found_before_anything_was_loaded(tmp_path):
+    save_model(with_block(), tokenizer(), tmp_path / "cut")
+    code = "import sys; from rectilinear.models.load import check_found; print(check_found(sys.argv[1]).model_type)"
+    command = [sys.executable, "-c", code, str(tmp_path / "cut")]  # another process: here it is registered already
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "rectilinear_linear"
 
 
 def test_a_checkpoint_with_blocks_passes_through_transformers_unharmed(tmp_path):

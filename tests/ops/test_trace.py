@@ -6,7 +6,7 @@ import pytest
 
 import rectilinear
 import tiny
-from rectilinear.errors import ModelError, ResultError, TextError
+from rectilinear.errors import ModelError, NonFiniteError, ResultError, TextError
 from rectilinear.models import load as loading
 from rectilinear.ops import trace as tracing
 from rectilinear.ops.trace import outline
@@ -104,6 +104,16 @@ def test_all_checkpoints_are_looked_at_before_the_first_is_scanned(copy, scanned
     with pytest.raises(ModelError, match=r"expected weights .*checkpoint-100, got none"):
         rectilinear.trace(str(copy), TEXTS, **SIZES)
     assert not scanned
+
+
+def test_a_checkpoint_that_diverged_is_named_and_what_came_before_is_kept(copy):
+    model, _ = rectilinear.load(str(copy / "checkpoint-20"), device="cpu")
+    model.model.embed_tokens.weight.data[:] = float("nan")
+    model.save_pretrained(copy / "checkpoint-20")
+    kept = []
+    with pytest.raises(NonFiniteError, match="checkpoint-20: the embedding gave a NaN"):
+        rectilinear.trace(str(copy), TEXTS, on_scan=lambda result, scan: kept.append(result), **SIZES)
+    assert [point.step for point in kept[-1].points] == [0, 4]
 
 
 def test_a_trace_goes_on_where_it_stopped(run, result, scanned):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from rectilinear.results import LayerResult, ScanResult, Score, Sinks, Spectrum, Tails
+from rectilinear.results import LayerResult, Passage, ScanResult, Score, Sinks, Spectrum, Tails
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -32,7 +32,7 @@ def make_scan() -> Callable[..., ScanResult]:
 def scan_of(layers: int = 12, *, heldout: bool = True, model: str = "org/tiny [bold]<b>") -> ScanResult:
     edges = 2.0 ** np.arange(-8, 12.25, 0.25)
     counts = np.stack([_counts(edges, i) for i in range(layers)])
-    arrays = {"error_edges": edges, "error_histogram": counts} if heldout else {}
+    arrays = {"error_edges": edges, "error_histogram": counts, **_passage(layers)} if heldout else {}
     per_d = {"paper": 32.0, "heldout": 24.0, "ordinary": 23.9}
     return ScanResult(
         provenance={
@@ -52,7 +52,16 @@ def scan_of(layers: int = 12, *, heldout: bool = True, model: str = "org/tiny [b
         layers=tuple(_layer(i, layers, heldout) for i in range(layers)),
         warnings=("The held-out scores rest on few tokens <img src=x>.",),
         arrays=arrays,
+        passage=Passage(54, 0, HOSTILE) if heldout else None,
     )
+
+
+def _passage(layers: int) -> dict[str, np.ndarray]:
+    error = np.linspace(0.04, 1.3, layers * len(HOSTILE), dtype=np.float32).reshape(layers, -1)
+    error[0, 1] = np.nan
+    sink = np.zeros(error.shape, dtype=bool)
+    sink[2:, 0] = True
+    return {"passage_error": error, "passage_sink": sink}
 
 
 def _counts(edges: np.ndarray, layer: int) -> np.ndarray:
@@ -71,7 +80,15 @@ def _layer(i: int, layers: int, heldout: bool) -> LayerResult:
         inner = -1.7
     tokens = tuple({"token": t, "position": p, "count": 40 - p, "norm": 29000.0} for p, t in enumerate(HOSTILE))
     triggers = tuple(
-        {"token": t, "document": p, "position": 7, "error": 90.0 - p, "relative_error": 1.4, "sink": p == 0}
+        {
+            "token": t,
+            "document": p,
+            "position": 7,
+            "error": 90.0 - p,
+            "relative_error": 1.4,
+            "sink": p == 0,
+            "before": t,
+        }
         for p, t in enumerate(HOSTILE)
     )
     tails = Tails(5 + i, 40 + i, 900.0, 0.31, 0.48, 0.6, 1.8) if heldout else Tails(*[None] * 7)

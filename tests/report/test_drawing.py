@@ -11,7 +11,7 @@ from rectilinear.report.plots import overlay, scan_figures
 from rectilinear.report.png import png
 from rectilinear.report.scale import Scale, around
 from rectilinear.report.shapes import CORNERS, RED, Area, Drawing, Line, Text, markers
-from rectilinear.report.svg import svg
+from rectilinear.report.svg import inline, svg
 
 X = np.arange(5.0)
 WHITE = 255
@@ -73,7 +73,7 @@ def test_legends_wrap_and_name_only_what_is_drawn():
 
 def test_a_file_stands_alone_and_a_page_lends_its_colours(make_scan):
     for name, figure in scan_figures(make_scan(30)).items():
-        alone, inside = svg(figure, name), svg(figure, name, page=True)
+        alone, inside = svg(figure, name), inline(figure, name)
         root = ElementTree.fromstring(alone)
         assert root.tag == "{http://www.w3.org/2000/svg}svg" and float(root.get("width")) == 900
         assert "var(" not in alone and "nan" not in alone

@@ -12,7 +12,17 @@ from rectilinear.report.evaluation import eval_csv, save_eval
 from rectilinear.report.html import eval_page
 from rectilinear.report.judged import quantity, sections
 from rectilinear.report.terminal import eval_table
-from rectilinear.results import Divergence, EvalResult, Lambada, ModelResult, Protocol, Size, Speed, TextScore
+from rectilinear.results import (
+    Divergence,
+    EvalResult,
+    Lambada,
+    ModelResult,
+    Protocol,
+    Size,
+    Speed,
+    TaskScore,
+    TextScore,
+)
 
 HOSTILE = ("<script>alert(1)</script>", "\"'&", "\u202eevil", "\ud800", "[bold]x[/bold]", "\x1b[31m", "a\nb")
 PROTOCOL = Protocol("joined", 512, 512, 8, None, False, 4088, 4096, 17214, "all documents <b>joined</b>; 8 windows")
@@ -22,6 +32,21 @@ TEXT = TextScore(PROTOCOL, 13930.8, 30.2, 26.1, 33.9, 1.1675, 0.368)
 def row(name="org/tiny [bold]<b>", **parts):
     facts = {"model": name, "revision": None, "dtype": "float32", "device": "cpu"}
     return ModelResult(name, facts, Size(30, 134_515_008, 538_060_032), **parts)
+
+
+def tasks(value, error, name="arc_easy"):
+    return (
+        TaskScore(name, "acc", value, error, 100, "1.0", "0123456789abcdef", "local", True),
+        TaskScore("lambada_openai", "perplexity", 12.5, None, 50, "1.0", "fedcba9876543210", "hub", False),
+    )
+
+
+@pytest.fixture
+def asked():
+    """Two models that were asked tasks, the second one task more."""
+    more = (*tasks(0.3, 0.05), *tasks(0.25, 0.04, "<b>&[red]"))
+    facts = {"tasks_limit": 100, "versions": {"lm_eval": "9.9"}}
+    return EvalResult(facts, (row("dense", tasks=tasks(0.5, 0.0503)), row(tasks=more)))
 
 
 @pytest.fixture
@@ -119,3 +144,28 @@ def test_csv_has_one_line_a_model_the_reference_first(full):
     assert len(rows) == 1 + len(HOSTILE)
     assert rows[0]["name"] == "org/tiny [bold]<b>" and rows[0]["divergence_kl"] == ""
     assert float(rows[1]["divergence_kl"]) == 0.21 and float(rows[1]["text_ratio"]) == 1.1921
+
+
+def test_tasks_stand_side_by_side_with_their_errors(asked):
+    section = sections(asked)[0]
+    assert section.columns[:4] == ("task", "metric", "dense", "org/tiny [bold]<b>")
+    assert [line[:5] for line in section.rows] == [
+        ("arc_easy", "acc ↑", "0.5000 ± 0.0503", "0.3000 ± 0.0500", "100"),
+        ("lambada_openai", "perplexity ↓", "12.5000", "12.5000", "50"),
+        ("<b>&[red]", "acc ↑", "–", "0.2500 ± 0.0400", "100"),
+    ]
+    assert "lm-evaluation-harness 9.9" in section.note and "the first 100 documents" in section.note
+    assert "local data for arc_easy" in section.note
+    assert "the first" not in sections(replace(asked, provenance={}))[0].note
+    wide, narrow = shown(asked), shown(asked, 80)
+    assert "0123456789abcdef" in wide and "0123456789abcdef" not in narrow
+    assert "0.3000 ± 0.0500" in narrow and all(len(line) <= 80 for line in narrow.splitlines())
+
+
+def test_tasks_are_in_csv_page_and_document(asked):
+    rows = list(csv.DictReader(io.StringIO(eval_csv(asked))))
+    assert [row["arc_easy_acc"] for row in rows] == ["0.5", "0.3"] and rows[0]["arc_easy_acc_stderr"] == "0.0503"
+    assert rows[0]["<b>&[red]_acc"] == "" and rows[0]["lambada_openai_perplexity_stderr"] == ""
+    page = eval_page(asked)
+    assert "0.3000 ± 0.0500" in page and "&lt;b&gt;&amp;[red]" in page and "<b>&amp;" not in page
+    assert EvalResult.from_dict(json.loads(asked.to_json())) == asked

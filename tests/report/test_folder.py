@@ -25,7 +25,7 @@ def test_what_is_saved_is_loaded_equal(make_scan, undrawn, tmp_path):
     for path in (out, out / "result.json"):
         again = load(path)
         assert again == result
-        assert all(np.array_equal(again.arrays[name], array) for name, array in result.arrays.items())
+        assert all(np.array_equal(again.arrays[name], array, equal_nan=True) for name, array in result.arrays.items())
 
 
 def test_the_folder_holds_table_plots_and_page(make_scan, tmp_path):

@@ -38,9 +38,9 @@ def test_links_inside_a_page_lead_somewhere_and_ids_are_unique(pages):
 
 
 def test_text_from_data_is_escaped(pages):
-    for page in pages:
+    for page, scripts in zip(pages, (2, 1, 1), strict=True):  # the first page has data as well
         tags = Seen(page).tags
-        assert tags.count("script") == 1
+        assert tags.count("script") == scripts
         assert not {"img", "i"} & set(tags)
         assert "\u202e" not in page
         assert "\x1b" not in page

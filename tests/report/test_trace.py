@@ -15,7 +15,7 @@ from rectilinear.errors import ResultError
 from rectilinear.report.checksums import verify
 from rectilinear.report.shapes import BLUE, ORANGE, Text
 from rectilinear.report.trace import keep_scan, load_trace, render_trace, save_trace, trace_csv, trace_table
-from rectilinear.report.training import along, by_layer, ramp, trace_figures
+from rectilinear.report.training import along, by_layer, ramp, story, trace_figures
 from rectilinear.results import LayerScores, TracePoint, TraceResult, mean
 
 HOSTILE = "</script><script>alert(1)</script> \ud800 [bold]x[/bold] \x1b"
@@ -64,12 +64,12 @@ def printed(result, width):
 
 
 def words(drawing):
-    return [shape.words for shape in drawing.shapes if isinstance(shape, Text)]
+    return [shape.words for shape in drawing.plain() if isinstance(shape, Text)]
 
 
 def axis(drawing):
     """Return the numbers along the bottom."""
-    texts = [shape for shape in drawing.shapes if isinstance(shape, Text)]
+    texts = [shape for shape in drawing.plain() if isinstance(shape, Text)]
     return [text.words for text in texts if text.y == texts[-2].y]
 
 
@@ -140,7 +140,9 @@ def test_every_checkpoint_has_a_colour_and_few_a_name(make_trace):
     drawing = by_layer(make_trace(tuple(range(1, 41)), layers=3).points)
     named = [word for word in words(drawing) if word.startswith("step ")]
     assert len(named) == 12 and named[0] == "step 1" and named[-1] == "step 40"
-    assert {shape.name for shape in drawing.shapes if getattr(shape, "name", "")} == {f"step-{i}" for i in range(1, 41)}
+    assert {shape.name for shape in drawing.plain() if getattr(shape, "name", "")} == {
+        f"step-{i}" for i in range(1, 41)
+    }
 
 
 def test_the_terminal_table_fits_and_escapes(make_trace):
@@ -149,6 +151,19 @@ def test_the_terminal_table_fits_and_escapes(make_trace):
         assert all(len(line) <= width for line in text.splitlines())
         assert "143,000" in text and "org/tiny [bold]<b>" in text and "\x1b" not in text
     assert "–" in printed(make_trace(heldout=False), 100)
+
+
+def test_the_story_names_the_ends_and_what_lies_beyond_them(make_trace):
+    def at(step, value):
+        one = make_trace((step,), layers=1).points[0]
+        return replace(one, increment=replace(one.increment, heldout=value))
+
+    rise = TraceResult({}, tuple(at(*pair) for pair in ((1, 0.5), (1000, 0.6))))
+    assert story(rise) == "Mean increment score on unseen text: 0.5000 at step 1, 0.6000 at step 1,000."
+    hill = TraceResult({}, tuple(at(*pair) for pair in ((0, 0.5), (10, 0.9), (20, 0.1), (30, 0.3))))
+    assert story(hill).endswith("0.3000 at step 30, highest at step 10 (0.9000), lowest at step 20 (0.1000).")
+    assert story(TraceResult({}, (at(0, 0.5),))).endswith(": 0.5000 at step 0.")
+    assert "in-sample" in story(make_trace(heldout=False))
 
 
 def test_the_page_is_whole_and_safe(make_trace, tmp_path):
@@ -203,7 +218,7 @@ def test_the_slider_shows_another_checkpoint(make_trace, tmp_path):
     page.write_text(text, encoding="utf-8")
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'user'}"]
     done = subprocess.run(
-        [*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, check=True, timeout=120
+        [*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, check=True, timeout=300
     )
     assert '<span id="layers-of">step 1</span>' in done.stdout
     assert re.search(r'<output[^>]*id="chosen"[^>]*>step 1 ·', done.stdout)
@@ -211,4 +226,5 @@ def test_the_slider_shows_another_checkpoint(make_trace, tmp_path):
     assert set(on) == {"step-1"}
     cells = re.search(r'<tbody id="cells">(.*?)</tbody>', done.stdout, re.S)[1]
     assert f"{early.layers[1].score.heldout:.4f}" in cells
+    assert re.search(r'<a id="report" hidden', done.stdout)
     assert f"{result.points[1].layers[1].score.heldout:.4f}" not in cells

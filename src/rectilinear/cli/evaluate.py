@@ -14,6 +14,7 @@ from rich.console import Console
 
 from rectilinear.cli.options import BatchTokens, Device, Dtype, Force, Json, TrustRemoteCode, token_budget
 from rectilinear.cli.progress import progress_bar
+from rectilinear.errors import RectilinearError
 
 if TYPE_CHECKING:
     from rectilinear.data.text import Text
@@ -29,7 +30,9 @@ rectilinear eval my-pruned-model --reference HuggingFaceTB/SmolLM2-135M --text w
 
 rectilinear eval dense pruned healed --text wiki.test.raw --window 1024 --stride 512 --out judged
 
-rectilinear eval dense pruned --lambada EleutherAI/lambada_openai#test --lambada-limit 500 --speed --json"""
+rectilinear eval dense pruned --lambada EleutherAI/lambada_openai#test --lambada-limit 500 --speed --json
+
+rectilinear eval dense pruned --tasks arc_easy,piqa,boolq,cb --tasks-limit 200 --out judged"""
 
 
 def evaluate(
@@ -40,7 +43,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="A text, jsonl or parquet file (plain or .gz), a Hub dataset, '-' for stdin, or 'demo'.",
-            show_default="demo; none with --lambada or --speed",
+            show_default="demo; none with --lambada, --tasks or --speed",
         ),
     ] = None,
     tokens: Annotated[
@@ -67,6 +70,14 @@ def evaluate(
         str | None, typer.Option(help="Predict last words: a jsonl or parquet file or a Hub dataset.")
     ] = None,
     lambada_limit: Annotated[int | None, typer.Option(help="Passages to read.", min=1, show_default="all")] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            help="Tasks of lm-evaluation-harness, separated by commas, zero-shot (extra `tasks`); from the Hub, or "
+            "from local files below $RECTILINEAR_DATA."
+        ),
+    ] = None,
+    tasks_limit: Annotated[int | None, typer.Option(help="Documents of each task.", min=1, show_default="all")] = None,
     speed: Annotated[bool, typer.Option("--speed", help="Time prefill and generation, models in turn.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for eval.json, eval.csv and eval.html.")] = None,
     force: Force = False,
@@ -78,7 +89,7 @@ def evaluate(
     trust_remote_code: TrustRemoteCode = False,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
 ) -> None:
-    """Judge models side by side: perplexity, divergence from a reference, LAMBADA, speed.
+    """Judge models side by side: perplexity, divergence from a reference, LAMBADA, benchmark tasks, speed.
 
     Perplexity is exp(summed nats / summed tokens), with a 95 % interval; ratios to the first model, or to the
     reference, have a paired one. Models are held one at a time, except with --reference or --speed.
@@ -93,7 +104,8 @@ def evaluate(
 
     if out is not None:
         check_writable(out, force, DOCUMENT)
-    source = None if text is None and (lambada or speed) else read_text(text)
+    asked = None if tasks is None else (_named(tasks), tasks_limit)
+    source = None if text is None and (lambada or asked or speed) else read_text(text)
     options: dict[str, Any] = {
         "window": window,
         "stride": stride,
@@ -105,12 +117,12 @@ def evaluate(
     }
     if dry_run:
         plan = _plan(names, reference, source, options, f"{lambada}, {lambada_limit or 'all'} passages" * bool(lambada))
-        for line in (*plan, f"writes     {out or 'nothing'}"):
+        for line in (*plan, *(_foreseen(*asked) if asked else ()), f"writes     {out or 'nothing'}"):
             Console(soft_wrap=True, highlight=False).print(line, markup=False)
         return
     options["passages"] = _passages(lambada, lambada_limit)
     loading = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
-    result = _measure(names, reference, source, options, loading, lambada)
+    result = _measure(names, reference, source, options, loading, lambada, asked)
     if out is not None:
         save_eval(result, out, force=force)
     if json:
@@ -140,6 +152,24 @@ def _plan(
     yield f"in memory  {'all models at once' if reference or options['speed'] else 'one model at a time'}"
 
 
+def _named(tasks: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in tasks.split(",") if name.strip()))
+    if not names:
+        raise RectilinearError(f"expected names of tasks as --tasks arc_easy,boolq, got {tasks!r}")
+    return names
+
+
+def _foreseen(names: tuple[str, ...], limit: int | None) -> Iterator[str]:
+    """Yield what each task would ask, a line each; nothing is fetched for it."""
+    from rectilinear.ops.tasks.prepare import foresee
+
+    for task in foresee(names, limit):
+        size = "from the Hub"
+        if task.documents is not None:
+            size = f"local data, {task.documents:,} documents, about {task.requests:,} requests"
+        yield f"task       {task.name}: {size}"
+
+
 def _passages(source: str | None, limit: int | None) -> tuple[tuple[str, str], ...]:
     if source is None:
         return ()
@@ -155,6 +185,7 @@ def _measure(
     options: dict[str, Any],
     loading: dict[str, Any],
     lambada: str | None,
+    asked: tuple[tuple[str, ...], int | None] | None,
 ) -> EvalResult:
     """Load and judge the models, with a bar."""
     with progress_bar(Console(stderr=True)) as show:
@@ -163,6 +194,12 @@ def _measure(
         from rectilinear.ops.evaluate import Candidate, evaluate_models
         from rectilinear.ops.protocol import Settings
 
+        if asked is not None:
+            show("reading the tasks", 0, None, "")
+            from rectilinear.ops.tasks.prepare import prepare
+
+            options["tasks"] = prepare(*asked)
+            show("looking for the models", 0, None, "")
         for name in {*names, reference} - {None}:  # the last one must not fail after the first took an hour
             check_found(str(name), trust_remote_code=loading["trust_remote_code"])
 
@@ -172,7 +209,7 @@ def _measure(
 
         def on_progress(state: Progress) -> None:
             said = "" if state.perplexity is None else f"perplexity {state.perplexity:,.2f}"
-            show(state.task, state.done, state.total, said)
+            show(state.task, state.done, state.total, said, state.unit)
 
         facts: dict[str, Any] = {"command": shlex.join(["rectilinear", *sys.argv[1:]])}
         if source is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -34,20 +35,35 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-app.command("scan", epilog=scan.EPILOG)(scan.scan)
-app.command("trace", epilog=trace.EPILOG)(trace.trace)
-app.command("tokens", epilog=tokens.EPILOG)(tokens.tokens)
-app.command("prune", epilog=prune.EPILOG)(prune.prune)
-app.command("heal", epilog=heal.EPILOG)(heal.heal)
-app.command("pretrain", epilog=pretrain.EPILOG)(pretrain.pretrain)
-app.command("eval", epilog=evaluate.EPILOG)(evaluate.evaluate)
-app.command("judge", epilog=judge.EPILOG)(judge.judge)
-app.command("report")(report.report)
-app.command("compare")(report.compare)
-app.command("verify")(verify.verify)
-app.command("delta", epilog=delta.EPILOG)(delta.delta)
-app.command("probe", epilog=probe.EPILOG)(probe.probe)
-app.command("finetune", epilog=finetune.EPILOG)(finetune.finetune)
+COMMANDS: dict[str, dict[str, tuple[Callable[..., None], str | None]]] = {  # by panel of the help
+    "Measure": {
+        "scan": (scan.scan, scan.EPILOG),
+        "tokens": (tokens.tokens, tokens.EPILOG),
+        "trace": (trace.trace, trace.EPILOG),
+        "delta": (delta.delta, delta.EPILOG),
+        "probe": (probe.probe, probe.EPILOG),
+    },
+    "Cut depth": {
+        "prune": (prune.prune, prune.EPILOG),
+        "heal": (heal.heal, heal.EPILOG),
+    },
+    "Train": {
+        "pretrain": (pretrain.pretrain, pretrain.EPILOG),
+        "finetune": (finetune.finetune, finetune.EPILOG),
+    },
+    "Judge": {
+        "eval": (evaluate.evaluate, evaluate.EPILOG),
+        "judge": (judge.judge, judge.EPILOG),
+    },
+    "Show": {
+        "report": (report.report, None),
+        "compare": (report.compare, None),
+        "verify": (verify.verify, None),
+    },
+}
+for panel, commands in COMMANDS.items():
+    for name, (command, epilog) in commands.items():
+        app.command(name, epilog=epilog, rich_help_panel=panel)(command)
 
 
 def _version(asked: bool) -> None:

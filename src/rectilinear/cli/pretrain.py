@@ -49,13 +49,20 @@ def pretrain(
         typer.Option(help="tiny (2M parameters), mini (14M), 150m, 650m: all Mistral.", show_default="tiny"),
     ] = None,
     penalty: Annotated[
-        str | None, typer.Option(help="none, cosine or mse, between the stream before and after.", show_default="none")
+        str | None,
+        typer.Option(
+            help="none; cosine or mse, between the stream before and after each layer (the paper's); increment.",
+            show_default="none",
+        ),
     ] = None,
     weight: Annotated[float | None, typer.Option(help="The penalty's, lambda.", show_default="0.5")] = None,
     layers: Annotated[str | None, typer.Option(help="Layers of the penalty, as 3,4,5.", show_default="all")] = None,
     penalty_schedule: Annotated[
         str | None,
         typer.Option(help="constant; warmup: from 0 over a tenth; decay: to 0.", show_default="constant"),
+    ] = None,
+    target: Annotated[
+        float | None, typer.Option(help="Increment score that the penalty increment drives each layer to.")
     ] = None,
     tokens: Annotated[str | None, typer.Option(help="Budget in training tokens; a shorter text is read again.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Budget in time, instead.", show_default="60")] = None,
@@ -80,6 +87,10 @@ def pretrain(
     checkpoints: Annotated[
         int | None,
         typer.Option(help="How many are kept, each at twice the budget of the one before.", show_default="6"),
+    ] = None,
+    profile: Annotated[
+        int | None,
+        typer.Option(help="Steps from one linearity profile to the next, in OUT/linearity.jsonl.", show_default="500"),
     ] = None,
     bf16: Annotated[
         bool | None, typer.Option("--bf16/--no-bf16", help="Compute in bfloat16.", show_default="on a GPU")
@@ -110,6 +121,7 @@ def pretrain(
         "weight": weight,
         "layers": _layers(layers),
         "penalty_schedule": penalty_schedule,
+        "target": target,
         "tokens": _number(tokens),
         "minutes": minutes,
         "read": read,
@@ -122,6 +134,7 @@ def pretrain(
         "rate": lr,
         "warmup": warmup,
         "checkpoints": checkpoints,
+        "profile": profile,
         "bf16": bf16,
         "seed": seed,
         "data_seed": data_seed,
@@ -129,7 +142,6 @@ def pretrain(
     from rectilinear.ops.pretraining.recipe import asked_for
 
     wanted = asked_for(recipe, **asked)
-    wanted.check()
     if dry_run:
         for line in _told(wanted):
             Console(soft_wrap=True, highlight=False).print(line, markup=False)
@@ -142,14 +154,15 @@ def pretrain(
             show(state.task, state.done, state.total, state.said)
 
         result = pretrain(
-            wanted,
             out,
+            recipe,
             resume=resume,
             force=force,
             device=device,
             report_to=tuple(name.strip() for name in (report_to or "").split(",") if name.strip()),
             provenance={"command": shlex.join(["rectilinear", *sys.argv[1:]])},
             on_progress=on_progress,
+            **asked,
         )
     _printed(result, out, json)
 

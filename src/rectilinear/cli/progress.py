@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 
 
+class Show(Protocol):
+    """What `progress_bar` gives."""
+
+    def __call__(self, task: str, done: int, total: int | None, said: str, unit: str = ..., /) -> None:
+        """Show a task, how many `unit`s of it are done, of total or None, and what is known so far."""
+
+
 @contextmanager
-def progress_bar(console: Console, unit: str = "tokens") -> Iterator[Callable[..., None]]:
-    """Give a function that shows (task, `unit`s done, of total or None, what is known so far), with rate and time.
+def progress_bar(console: Console, unit: str = "tokens") -> Iterator[Show]:
+    """Give a function that shows how far a task is, in `unit`s where it is not told others, with rate and time.
 
     A fifth argument names another unit for a task. Another task than before starts the clock again. On
     anything but a terminal the function does nothing.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json as jsonlib
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -42,7 +44,7 @@ rectilinear trace demo:tiny --tokens 32768
 
 rectilinear trace EleutherAI/pythia-70m --revisions pythia:8 --text notes.txt
 
-rectilinear trace allenai/OLMo-1B-hf --revisions step1000-tokens4B,step10000-tokens41B,step100000-tokens419B --dry-run
+rectilinear trace EleutherAI/pythia-410m --revisions step1000,step10000,step143000 --dry-run
 
 rectilinear trace --checkpoints 'runs/small-*/final' --text stories.txt --json | jq '.checkpoints[].increment'"""
 
@@ -138,16 +140,19 @@ def trace(
 
         _tell(outline(model, **where, **wishes, done=done), source.id, target, json=json)
         return
-    with progress_bar(Console(stderr=True)) as show:
+    kept: list[TraceResult] = []
+
+    def on_scan(so_far: TraceResult, scan: ScanResult) -> None:
+        if target is not None:
+            so_far.keep(scan, target, fresh=done is None and not kept, force=force)
+            kept.append(so_far)
+
+    with _hint(kept, target), progress_bar(Console(stderr=True)) as show:
         show("looking for checkpoints", 0, None, "")
         from rectilinear.ops.trace import trace as run
 
         def on_progress(state: Progress) -> None:
             show("tracing" if state.total else "preparing", state.done, state.total or None, state.said)
-
-        def on_scan(so_far: TraceResult, scan: ScanResult) -> None:
-            if target is not None:
-                so_far.keep(scan, target, fresh=done is None and len(so_far.points) == 1, force=force)
 
         result = run(
             model,
@@ -169,6 +174,19 @@ def trace(
     _printed(result, target, json=json)
 
 
+@contextmanager
+def _hint(kept: list[TraceResult], target: Path | None) -> Iterator[None]:
+    """Say on an interrupt what is there to go on from."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if kept:
+            done, every = len(kept[-1].points), len(kept[-1].provenance["steps"])
+            said = f"{done} of {every} checkpoints are scanned and kept in {target}: go on with --resume"
+            Console(stderr=True, soft_wrap=True, highlight=False).print(said, markup=False)
+        raise
+
+
 def _before(target: Path | None, *, force: bool, resume: bool) -> TraceResult | None:
     """Return what is in the folder to go on from; raises ResultError where the folder must not be written."""
     if force and resume:
@@ -176,7 +194,7 @@ def _before(target: Path | None, *, force: bool, resume: bool) -> TraceResult | 
     from rectilinear.report.folder import check_writable
     from rectilinear.report.trace import DOCUMENT, load_trace
 
-    if resume and target is not None and target.exists():
+    if resume and target is not None and target.is_dir() and any(target.iterdir()):
         return load_trace(target)
     if target is not None:
         check_writable(target, force, DOCUMENT)

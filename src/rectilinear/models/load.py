@@ -80,6 +80,9 @@ def check_found(model: str, *, revision: str | None = None, trust_remote_code: b
 
     Of weights only the heads of local files are read, which tell whether a file is whole.
     """
+    from rectilinear.models.auto import register
+
+    register()
     place = _resolve(model)
     with quiet():
         config = _config(model, str(place), {"revision": revision, "trust_remote_code": trust_remote_code})

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partialmethod
+from typing import Any
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence transformers, the Hub's client and tqdm while a model loads or is saved; settings are restored."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
     before, bars = logging.get_verbosity(), are_progress_bars_disabled()
+    hub_before = hub_logging.get_verbosity()  # it tells of every retry
     had_bar = logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
     logging.disable_progress_bar()
     disable_progress_bars()
     try:
@@ -23,6 +26,7 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.set_verbosity(before)
+        hub_logging.set_verbosity(hub_before)
         if had_bar:
             logging.enable_progress_bar()
         if not bars:
@@ -31,11 +35,15 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _no_bars() -> Iterator[None]:
-    """Switch off every bar of tqdm: the GGUF reader of transformers takes it as it is, past all settings."""
-    from tqdm.auto import tqdm
+    """Switch off every bar of tqdm: some libraries take it as it is, past all settings."""
+    from tqdm import tqdm  # the base of all its kinds
 
     before = tqdm.__init__
-    tqdm.__init__ = partialmethod(before, disable=True)
+
+    def disabled(bar: Any, *arguments: Any, **options: Any) -> None:
+        before(bar, *arguments, **{**options, "disable": True})
+
+    tqdm.__init__ = disabled
     try:
         yield
     finally:

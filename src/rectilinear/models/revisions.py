@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from rectilinear.errors import ModelError
 
-# EleutherAI's Pythia models have a branch stepN for each of these (arXiv 2304.01373, section 2).
+# EleutherAI's Pythia models have a branch stepN for each of these (arXiv 2304.01373).
 PYTHIA = (0, *(2**i for i in range(10)), *range(1000, 143_001, 1000))
 STEP = re.compile(r"(?:step|checkpoint)[-_ ]?(\d+)(k|m)?(?![0-9a-z])", re.IGNORECASE)
 NEAR = 3  # revisions named in an error

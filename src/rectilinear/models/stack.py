@@ -99,8 +99,7 @@ def watch(stack: nn.ModuleList, on_layer: Callable[[int, Tensor, Tensor], None])
 def recorded(stack: nn.ModuleList) -> Iterator[list[Tensor]]:
     """Give a list that a forward pass fills with the stream's positions 0..L, each [b, w, d], gradients and all.
 
-    L is before the final norm. Every pass starts the list anew. The tensors are the model's own: with reentrant
-    gradient checkpointing they carry no gradient.
+    L is before the final norm. Every pass starts the list anew. The tensors are the model's own, not copied.
     """
     positions: list[Tensor] = []
 

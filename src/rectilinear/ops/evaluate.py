@@ -1,4 +1,4 @@
-"""Judge models: perplexity, divergence from a reference, LAMBADA, speed, side by side."""
+"""Judge models: perplexity, divergence from a reference, LAMBADA, tasks, speed, side by side."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from rectilinear.ops.protocol import Cut, Settings, cut_text, shortest_limit
 from rectilinear.ops.provenance import model_facts, run_facts
 from rectilinear.ops.scores import divergence_of, exp, lambada_of, score_of, with_ratio
 from rectilinear.ops.speed import NEW_TOKENS, PROMPT, REPEATS, measure_speed, model_bytes
-from rectilinear.results import EvalResult, ModelResult, Size, Speed
+from rectilinear.ops.tasks.prepare import Tasks, prepare
+from rectilinear.ops.tasks.run import run_tasks
+from rectilinear.results import EvalResult, ModelResult, Size, Speed, TaskScore
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -38,12 +40,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a task (a few words) is: tokens done of total, and the perplexity so far where there is one."""
+    """How far a task (a few words) is: `unit`s done of total, and the perplexity so far where there is one."""
 
     task: str
     done: int
     total: int
     perplexity: float | None = None
+    unit: str = "tokens"
 
 
 OnProgress = Callable[[Progress], None] | None
@@ -60,16 +63,19 @@ def evaluate(
     tokens: int | None = None,
     protocol: str = "joined",
     passages: Sequence[tuple[str, str]] = (),
+    tasks: Sequence[str] = (),
+    tasks_limit: int | None = None,
     speed: bool = False,
     batch_tokens: int = 2048,
     seed: int = 0,
     on_progress: OnProgress = None,
 ) -> EvalResult:
-    """Judge a model, or several by name that share a tokenizer, on `texts` (documents), `passages`, or for `speed`.
+    """Judge a model, or several by name that share a tokenizer, on `texts` (documents), `passages`, `tasks`, `speed`.
 
-    With `reference` all models run on the same windows in turn and KL(reference || model) is measured. The other
-    options are those of `Settings`. Raises TextError for text too short or empty, ModelError for a model that does not
-    predict the next token or has another vocabulary, NonFiniteError for logits that are not finite.
+    With `reference` all models run on the same windows in turn and KL(reference || model) is measured. tasks: names of
+    lm-evaluation-harness, zero-shot, `tasks_limit` documents of each. The other options are those of `Settings`. Raises
+    TextError for text too short or empty, ModelError for a model that does not predict the next token or has another
+    vocabulary, NonFiniteError for logits that are not finite, and for tasks what `prepare` and `run_tasks` raise.
     """
     named = model if isinstance(model, Mapping) else {model_id(model): model}
     known = [texts] if isinstance(texts, str) else texts
@@ -78,7 +84,17 @@ def evaluate(
     return evaluate_models(
         (Candidate(name, each, tokenizer) for name, each in named.items()),
         None if known is None else lambda: known,
-        Settings(window, stride, tokens, protocol, passages, speed, batch_tokens, seed),
+        Settings(
+            window=window,
+            stride=stride,
+            tokens=tokens,
+            protocol=protocol,
+            passages=passages,
+            tasks=prepare(tasks, tasks_limit) if tasks else None,
+            speed=speed,
+            batch_tokens=batch_tokens,
+            seed=seed,
+        ),
         reference=None if reference is None else Candidate(model_id(reference), reference, tokenizer),
         on_progress=on_progress,
     )
@@ -118,9 +134,10 @@ def evaluate_models(
     Only with a reference or for speed are all held together. documents: opens the text, once a pass; None for none.
     provenance: entries added to the result's. Raises as `evaluate` does.
     """
-    if documents is None and not settings.passages and not settings.speed:
-        raise TextError("expected texts, passages or speed=True, got none: there is nothing to measure")
+    if documents is None and not settings.passages and settings.tasks is None and not settings.speed:
+        raise TextError("expected texts, passages, tasks or speed=True, got none: there is nothing to measure")
     started = time.perf_counter()
+    tasks = settings.tasks
     run = _Run(documents, settings, on_progress)
     if reference is not None or settings.speed:
         held = [*([] if reference is None else [reference]), *candidates]
@@ -136,9 +153,11 @@ def evaluate_models(
         "text": None if documents is None else "texts given in Python",
         "tokens": settings.tokens,
         "lambada": f"{len(settings.passages)} passages" if settings.passages else None,
+        "tasks": ", ".join(unit.name for unit in tasks.units) if tasks else None,
+        "tasks_limit": tasks.limit if tasks else None,
         "batch_tokens": settings.batch_tokens,
         "seed": settings.seed,
-        **run_facts(),
+        **run_facts(*["lm_eval"] * bool(tasks)),
         "seconds": round(time.perf_counter() - started, 3),
     }
     first = None if reference is None else results.pop(0)
@@ -151,7 +170,7 @@ class _Run:
     def __init__(
         self, documents: Callable[[], Iterable[str]] | None, settings: Settings, on_progress: OnProgress
     ) -> None:
-        self.notes: list[str] = []
+        self.notes: list[str] = [] if settings.tasks is None else [*settings.tasks.notes]
         self._documents = documents
         self._settings = settings
         self._on_progress = on_progress
@@ -171,6 +190,11 @@ class _Run:
         if self._settings.passages:
             done = [result for part in together for result in self._on_lambada(part)]
             results = [replace(result, **scores) for result, scores in zip(results, done, strict=True)]
+        if self._settings.tasks is not None:
+            results = [
+                replace(result, tasks=self._on_tasks(candidate, self._settings.tasks))
+                for result, candidate in zip(results, group, strict=True)
+            ]
         return results
 
     def speeds(self, held: Sequence[Candidate]) -> list[Speed]:
@@ -213,6 +237,20 @@ class _Run:
         windows = passage_windows(group[0].tokenizer, self._settings.passages, limit)
         sums = self._predict("LAMBADA", group, windows, False)
         return [{"lambada": lambada_of(total, windows, self._settings.seed)} for total in sums]
+
+    def _on_tasks(self, candidate: Candidate, tasks: Tasks) -> tuple[TaskScore, ...]:
+        def tell(task: str, done: int, total: int) -> None:
+            if self._on_progress is not None:
+                self._on_progress(Progress(f"{task} {candidate.name}", done, total, unit="requests"))
+
+        return run_tasks(
+            candidate.model,
+            candidate.tokenizer,
+            tasks,
+            batch_tokens=self._settings.batch_tokens,
+            window=self._settings.window,
+            on_requests=tell,
+        )
 
     def _predict(self, task: str, group: Sequence[Candidate], windows: Sequence[Window], reference: bool) -> list[Sums]:
         tell = self._teller(f"{task} {group[-1].name}", len(group) * sum(len(w.ids) for w in windows))

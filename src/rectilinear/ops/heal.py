@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,30 +26,16 @@ from rectilinear.ops.healing.places import Place, places
 from rectilinear.ops.healing.recipe import Recipe
 from rectilinear.ops.healing.training import Chosen, chosen, training
 from rectilinear.ops.predict import predict
+from rectilinear.ops.progress import OnProgress, Progress
 from rectilinear.ops.protocol import CUTS
 from rectilinear.ops.provenance import model_facts, run_facts
 from rectilinear.ops.scores import exp
 from rectilinear.ops.training.budget import Books
+from rectilinear.ops.training.loop import TENTHS
 from rectilinear.results import HealPoint, HealResult, Loss, Plan, thinned
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-TENTHS = tuple((i + 1) / 10 for i in range(10))  # of the budget, a checkpoint after each
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a task (a few words) is: tokens done, of about so many in all, and what is known so far."""
-
-    task: str
-    done: int
-    total: int | None = None
-    said: str = ""
-
-
-OnProgress = Callable[[Progress], None] | None
 
 
 @dataclass(frozen=True)
@@ -195,7 +181,7 @@ class _Run:
     ) -> tuple[Sequence[Window], Sequence[Window]]:
         """Return windows to train on, and those at the end of the text that only judge."""
         recipe = self.recipe
-        self._tell(Progress("reading text", 0))
+        self._tell(Progress("reading text"))
         cut = CUTS[recipe.protocol]
         found = cut(tokenizer, texts, tokens=recipe.needed, window=recipe.window, stride=recipe.window)
         # At most a fifth: a short text is for training first.

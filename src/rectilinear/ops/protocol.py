@@ -17,6 +17,8 @@ from rectilinear.results import Protocol
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from rectilinear.ops.tasks.prepare import Tasks
+
 WINDOW = 2048  # the literature's, where the model can
 CUTS = {"joined": joined, "documents": apart}
 
@@ -26,8 +28,8 @@ class Settings:
     """What to measure, and how.
 
     window: tokens, None for 2,048 or the model's limit; stride: None for the window; tokens: of the text, None for all;
-    protocol: "joined" or "documents"; passages: of LAMBADA, (context, last word) each; speed: time the models too;
-    batch_tokens: places in one forward pass; seed: of the bootstrap.
+    protocol: "joined" or "documents"; passages: of LAMBADA, (context, last word) each; tasks: of lm-evaluation-harness;
+    speed: time the models too; batch_tokens: places in one forward pass; seed: of the bootstrap.
     """
 
     window: int | None = None
@@ -35,6 +37,7 @@ class Settings:
     tokens: int | None = None
     protocol: str = "joined"
     passages: Sequence[tuple[str, str]] = ()
+    tasks: Tasks | None = None
     speed: bool = False
     batch_tokens: int = 2048
     seed: int = 0

@@ -25,9 +25,10 @@ def model_facts(model: PreTrainedModel) -> dict[str, Any]:
     }
 
 
-def run_facts() -> dict[str, Any]:
-    """Return the versions of what computes, the command (None in Python) and the time."""
-    versions = {name: importlib.metadata.version(name) for name in ("rectilinear", "torch", "transformers", "numpy")}
+def run_facts(*more: str) -> dict[str, Any]:
+    """Return the versions of what computes, and of `more` packages, the command (None in Python) and the time."""
+    names = ("rectilinear", "torch", "transformers", "numpy", *more)
+    versions = {name: importlib.metadata.version(name) for name in names}
     return {
         "versions": {**versions, "python": platform.python_version()},
         "command": None,

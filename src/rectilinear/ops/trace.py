@@ -13,7 +13,7 @@ import torch
 
 from rectilinear.core.bootstrap import mean_score_interval
 from rectilinear.data.pieces import Pieces, cut_pieces
-from rectilinear.errors import ModelError, ResultError
+from rectilinear.errors import ModelError, NonFiniteError, ResultError
 from rectilinear.models.checkpoints import Checkpoint, find_checkpoints
 from rectilinear.models.load import check_found, device_of, load, load_tokenizer, skeleton
 from rectilinear.models.stack import decoder_stack, width
@@ -59,10 +59,11 @@ class Outline:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """What every checkpoint is scanned on: the pieces, of at most `window` tokens, and what there is to say of them."""
+    """What every checkpoint is scanned on: pieces of at most `window` tokens, their mark, and notes on them."""
 
     pieces: Pieces
     window: int
+    mark: str
     notes: tuple[str, ...]
 
 
@@ -144,7 +145,10 @@ def outline(
     layers_path: str | None = None,
     **sizes: Any,
 ) -> Outline:
-    """Return what `trace` with these options would do; no weights and no text are read. Raises what `trace` would."""
+    """Return what `trace` with these options would do; no weights and no text are read, so `done` is not compared.
+
+    Raises what `trace` would before it reads them.
+    """
     found = find_checkpoints(model, revisions=revisions, checkpoints=checkpoints)
     check_checkpoints(found, trust_remote_code)
     loading: dict[str, Any] = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
@@ -190,14 +194,15 @@ def _draw(
 
     tokenizers = (load_tokenizer(c.model, revision=c.revision, trust_remote_code=trust_remote_code) for c in found)
     pieces, window, notes = cut_for(bare, next(tokenizers), documents(), **sizes)
+    mark = _digest(pieces)
     for one, tokenizer in zip(found[1:], tokenizers, strict=True):
         other = cut_pieces(tokenizer, read, tokens=pieces.requested, window=window, holdout=sizes["holdout"])
-        if _digest(other) != _digest(pieces):
+        if _digest(other) != mark:
             raise ModelError(
                 f"expected checkpoints with one tokenizer, got {found[0].name} and {one.name}, which cut the text "
                 "otherwise: scores on other tokens cannot be compared"
             )
-    return _Drawn(pieces, window, tuple(notes))
+    return _Drawn(pieces, window, mark, tuple(notes))
 
 
 def _digest(pieces: Pieces) -> str:
@@ -206,7 +211,9 @@ def _digest(pieces: Pieces) -> str:
     for part in (pieces.fit, pieces.heldout):
         digest.update(b"|")
         for piece in part:
-            digest.update(f"{piece.document},{piece.start},{piece.ids.tolist()};".encode())
+            digest.update(
+                f"{piece.document},{piece.start},{len(piece.ids)};".encode() + piece.ids.astype("<i4").tobytes()
+            )
     return digest.hexdigest()[:16]
 
 
@@ -218,7 +225,7 @@ def _named(model: str) -> str:
 def _facts(drawn: _Drawn, d: int) -> dict[str, Any]:
     pieces = drawn.pieces
     return {
-        "windows": _digest(pieces),
+        "windows": drawn.mark,
         "tokens": pieces.tokens,
         "tokens_fit": pieces.tokens_fit,
         "tokens_heldout": pieces.tokens_heldout,
@@ -268,9 +275,12 @@ def _teller(
 
 
 def _scan(checkpoint: Checkpoint, drawn: _Drawn, loading: dict[str, Any], **options: Any) -> ScanResult:
-    """Load a checkpoint, scan it and let go of it."""
+    """Load a checkpoint, scan it and let go of it; an error of the scan names it."""
     model, tokenizer = load(checkpoint.model, revision=checkpoint.revision, **loading)
-    return scan(model, tokenizer, pieces=drawn.pieces, window=drawn.window, **options)
+    try:
+        return scan(model, tokenizer, pieces=drawn.pieces, window=drawn.window, **options)
+    except NonFiniteError as error:
+        raise NonFiniteError(f"{checkpoint.name}: {error}") from error
 
 
 def _point(checkpoint: Checkpoint, found: ScanResult, notes: tuple[str, ...], seed: int) -> TracePoint:

@@ -16,6 +16,8 @@ from rectilinear.report.shapes import (
     WIDTH,
     Area,
     Drawing,
+    Group,
+    Hit,
     Line,
     Points,
     Text,
@@ -74,10 +76,13 @@ def stacked(
     log: bool = False,
     zero: float | None = None,
     legend: Sequence[Curve] = (),
+    stops: Sequence[tuple[float, str]] = (),
 ) -> Drawing:
     """Return panels of one height each above each other with one x axis, whole numbers on it if `whole`.
 
     The axis is logarithmic with `log`; `zero` is the value in whose place it says 0. `legend` names curves above all.
+    stops: places on the x axis that can be pointed at, from left to right, each with its name: a row of the table
+    behind the figure.
     """
     rows = legend_rows(legend, RIGHT)
     top = ROW * len(rows) + HEAD + (6 if rows else 0)
@@ -86,10 +91,12 @@ def stacked(
     ticks = [scale.ticks(int(height / 24)) for scale in scales]
     left = 14 + max(reach(label) for marks in ticks for _, label in marks)
     across = Scale(*xlimits, left, RIGHT, log)
+    series = {curve.label: index for index, curve in enumerate(legend) if curve.label}
     for index, row in enumerate(rows):
-        drawing.shapes.extend(legend_row(row, left, ROW * index + 16))
+        drawing.shapes.extend(legend_row(row, left, ROW * index + 16, series))
     for panel, scale, marks in zip(panels, scales, ticks, strict=True):
-        drawing.shapes.extend(_panel(panel, across, scale, marks))
+        drawing.shapes.extend(_panel(panel, across, scale, marks, series))
+    drawing.hits.extend(_hits(stops, across, scales[0].stop, scales[-1].start))
     drawing.shapes.extend(bottom_axis(across, scales[-1].start, _below(across, whole, zero), xlabel))
     return drawing
 
@@ -103,32 +110,52 @@ def _below(across: Scale, whole: bool, zero: float | None) -> list[tuple[float, 
     return [(at, "0"), *((place, label) for place, label in ticks if place > at + 2 * SPACE)]
 
 
+def _hits(stops: Sequence[tuple[float, str]], across: Scale, top: float, bottom: float) -> Iterable[Hit]:
+    """Yield for each stop a strip over all panels, up to the middle between it and the next."""
+    at = across(np.array([x for x, _ in stops]))
+    edges = [across.start, *(at[:-1] + at[1:]) / 2, across.stop]
+    for row, (_, label) in enumerate(stops):
+        yield Hit(edges[row], top, edges[row + 1], bottom, row, label)
+
+
 def _vertical(panel: Panel, top: float, height: float) -> Scale:
     spread = [part for curve in panel.curves for part in (curve.y, *(curve.band or ()))]
     return Scale(*(panel.limits or around(spread, log=panel.log)), top + height, top, panel.log)
 
 
-def _panel(panel: Panel, across: Scale, up: Scale, ticks: list[tuple[float, str]]) -> Iterable[Line | Area | Text]:
+def _panel(
+    panel: Panel, across: Scale, up: Scale, ticks: list[tuple[float, str]], series: dict[str, int]
+) -> Iterable[Line | Area | Text | Group]:
     left, right = across.start, across.stop
     yield Line([((left, at), (right, at)) for at, _ in ticks], LINE)
     for at, label in ticks:
         yield Text(left - 8, at + 4.5, label, "end")
     yield Text(left, up.stop - 12, panel.title, size=TITLE, bold=True)
-    for curve in panel.curves:
-        if curve.band is not None:
-            yield from _band(curve, across, up)
-    for curve in panel.curves:
-        yield from (replace(shape, name=curve.name) for shape in _curve(curve, across, up))
+    for draw in (_band, _curve):  # no band covers a curve
+        for curve in panel.curves:
+            shapes = [replace(shape, name=curve.name) for shape in draw(curve, across, up)]
+            yield from _grouped(shapes, curve, series)
     yield Line([((left, up.start), (right, up.start))], SOFT)
     if panel.marks is not None:
         spots = [(x, up.start - 7) for x in across(panel.marks.x).tolist()]
-        yield markers(panel.marks.marker, spots, panel.marks.colour)
+        marks = markers(panel.marks.marker, spots, panel.marks.colour)
+        yield from _grouped([marks], panel.marks, series)
     if panel.legend:
         yield from legend_beside(panel.curves, right, up.stop - 12)
 
 
+def _grouped(
+    shapes: Sequence[Line | Area | Text], curve: Curve, series: dict[str, int], *, key: bool = False
+) -> Iterable[Line | Area | Text | Group]:
+    """Yield the shapes of a curve, as a group where a legend names it: then a page can hide it."""
+    named = curve.label in series and shapes
+    yield from [Group(shapes, series[curve.label], key)] if named else shapes
+
+
 def _band(curve: Curve, across: Scale, up: Scale) -> Iterable[Area]:
-    x, edges = across(curve.x), [np.maximum(edge, up.low) for edge in curve.band or ()]
+    if curve.band is None:
+        return
+    x, edges = across(curve.x), [np.maximum(edge, up.low) for edge in curve.band]
     low, high = (up(edge) for edge in edges)
     known = np.isfinite(low) & np.isfinite(high)
     for run in _runs(known):
@@ -182,19 +209,25 @@ def legend_rows(curves: Sequence[Curve], right: float) -> list[list[Curve]]:
     return rows
 
 
-def legend_row(curves: Sequence[Curve], x: float, y: float) -> Iterable[Line | Area | Text]:
-    """Yield a sample and the label of each curve, from x on, on the baseline y."""
+def legend_row(
+    curves: Sequence[Curve], x: float, y: float, series: dict[str, int] | None = None
+) -> Iterable[Line | Area | Text | Group]:
+    """Yield a sample and the label of each curve, from x on, on the baseline y; `series` numbers them by label."""
     for curve in curves:
-        end = x + _sample(curve)
-        if curve.lined:
-            yield Line([((x, y - 4.5), (end, y - 4.5))], curve.colour, 2.0, curve.dash)
-        if curve.marker:
-            yield markers(curve.marker, [((x + end) / 2, y - 4.5)], curve.colour, 3.2 if curve.lined else 4.5)
-        yield Text(end + 6, y, plain(curve.label))
+        yield from _grouped(list(_key(curve, x, y)), curve, series or {}, key=True)
         x += _entry(curve)
 
 
-def legend_beside(curves: Sequence[Curve], right: float, y: float) -> Iterable[Line | Area | Text]:
+def _key(curve: Curve, x: float, y: float) -> Iterable[Line | Area | Text]:
+    end = x + _sample(curve)
+    if curve.lined:
+        yield Line([((x, y - 4.5), (end, y - 4.5))], curve.colour, 2.0, curve.dash)
+    if curve.marker:
+        yield markers(curve.marker, [((x + end) / 2, y - 4.5)], curve.colour, 3.2 if curve.lined else 4.5)
+    yield Text(end + 6, y, plain(curve.label))
+
+
+def legend_beside(curves: Sequence[Curve], right: float, y: float) -> Iterable[Line | Area | Text | Group]:
     """Yield a legend that ends at `right`, on the baseline y of a title: never on the data."""
     named = _named(curves)
     return legend_row(named, right - sum(map(_entry, named)) + SPACE, y)

@@ -19,6 +19,8 @@ from rectilinear.report.shapes import (
     WIDTH,
     Area,
     Drawing,
+    Group,
+    Hit,
     Line,
     Points,
     Text,
@@ -48,7 +50,7 @@ def error_map(
     layers = len(rows)
     height = min(max(11.0 * layers, 150.0) + 60, 800.0)
     drawing = Drawing(TOP + height + FOOT)
-    left = 44 + reach(str(rows[-1]))
+    start = left = 44 + reach(str(rows[-1]))
     up = Scale(rows[0] - 0.5, rows[-1] + 0.5, TOP + height, TOP)
     for at, label in up.ticks(int(height / 26), whole=True):
         drawing.shapes.append(Text(left - 8, at + 4.5, label, "end"))
@@ -58,6 +60,9 @@ def error_map(
         drawing.shapes.extend(_map(rows, marks, counts, edges, up, (left, split)))
         left = split + BETWEEN
     drawing.shapes.extend(_shares(rows, shares, up, (left, RIGHT)))
+    bottoms, tops = up(rows - 0.5), up(rows + 0.5)
+    for row, layer in enumerate(rows.tolist()):
+        drawing.hits.append(Hit(start, tops[row], RIGHT, bottoms[row], row, f"layer {layer}"))
     return drawing
 
 
@@ -68,7 +73,7 @@ def _map(
     edges: np.ndarray,
     up: Scale,
     span: tuple[float, float],
-) -> Iterable[Line | Area | Text]:
+) -> Iterable[Line | Area | Text | Group]:
     left, right = span
     used = np.flatnonzero(counts.sum(0))
     first, last = used[0], used[-1] + 1
@@ -119,7 +124,7 @@ def _key(opacity: dict[int, float], least: float, most: float, x: float) -> Iter
 
 def _shares(
     rows: np.ndarray, shares: dict[str, np.ndarray], up: Scale, span: tuple[float, float]
-) -> Iterable[Line | Area | Text]:
+) -> Iterable[Line | Area | Text | Group]:
     left, right = span
     across = Scale(0, 100, left, right)
     ticks = across.ticks(5)

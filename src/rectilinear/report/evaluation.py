@@ -6,10 +6,11 @@ import csv
 import dataclasses
 import io
 from pathlib import Path
+from typing import Any
 
 from rectilinear.report.folder import flat, write_folder
 from rectilinear.report.html import eval_page
-from rectilinear.results import EvalResult, clean
+from rectilinear.results import EvalResult, ModelResult, clean
 
 DOCUMENT = "eval.json"
 
@@ -28,9 +29,17 @@ def save_eval(result: EvalResult, out: Path, *, force: bool = False) -> Path:
     return write_folder(out, fill, force=force, marker=DOCUMENT)
 
 
+def eval_rows(result: EvalResult) -> list[dict[str, Any]]:
+    """Return one row a model, the reference first, nested fields flattened (`text_perplexity`, `divergence_kl`).
+
+    Of tasks the values and their errors (`arc_easy_acc`, `arc_easy_acc_stderr`).
+    """
+    return [flat(clean(dataclasses.asdict(row))) | _tasks(row) for row in result.rows]
+
+
 def eval_csv(result: EvalResult) -> str:
-    """Return one line a model, the reference first, nested fields flattened (`text_perplexity`, `divergence_kl`)."""
-    rows = [flat(clean(dataclasses.asdict(row))) for row in result.rows]
+    """Return one line a model, the reference first."""
+    rows = eval_rows(result)
     columns = dict.fromkeys(key for row in rows for key in row)
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, list(columns), restval="", lineterminator="\n")
@@ -39,3 +48,13 @@ def eval_csv(result: EvalResult) -> str:
         # A lone surrogate, as in a file's name, is no text that could be written.
         writer.writerow({k: v.encode("utf-8", "replace").decode() if isinstance(v, str) else v for k, v in row.items()})
     return stream.getvalue()
+
+
+def _tasks(row: ModelResult) -> dict[str, float | None]:
+    return clean(
+        {
+            f"{score.task}_{score.metric}{end}": value
+            for score in row.tasks or ()
+            for end, value in (("", score.value), ("_stderr", score.stderr))
+        }
+    )

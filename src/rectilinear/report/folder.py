@@ -125,9 +125,14 @@ def write_figures(figures: dict[str, Drawing], folder: Path, *, png: bool) -> No
             (folder / f"{name}.png").write_bytes(paint(figure))
 
 
+def layer_rows(result: ScanResult) -> list[dict[str, Any]]:
+    """Return one row a layer, nested fields flattened (`score_paper`, `sink_count`), lists left out."""
+    return [flat(layer) for layer in result.to_dict()["layers"]]
+
+
 def layers_csv(result: ScanResult) -> str:
-    """Return one line a layer, nested fields flattened (`score_paper`, `sink_count`), lists left out."""
-    return table_csv([flat(layer) for layer in result.to_dict()["layers"]])
+    """Return one line a layer."""
+    return table_csv(layer_rows(result))
 
 
 def table_csv(rows: Sequence[dict[str, Any]]) -> str:

@@ -12,10 +12,14 @@ from rectilinear.core.spans import in_words
 from rectilinear.report.carriers import classes, strings, worst
 from rectilinear.report.heatmap import DEEP, SHADES, SHOWN, shade
 from rectilinear.report.judged import sections
+from rectilinear.report.layerview import layer_views, passage_data
 from rectilinear.report.plots import overlay, scan_figures
 from rectilinear.report.shapes import Drawing
-from rectilinear.report.svg import svg
-from rectilinear.report.text import between, number, percent, plain, plus_minus, signed, token, visible
+from rectilinear.report.story import compared, finding, least_linear, notes
+from rectilinear.report.svg import inline
+from rectilinear.report.text import between, flowing, number, percent, plain, plus_minus, signed, token, visible
+from rectilinear.report.training import story
+from rectilinear.report.values import Values, overlay_values, scan_values
 from rectilinear.results import (
     DeltaResult,
     EvalResult,
@@ -113,13 +117,21 @@ CAPTIONS = {
 
 def scan_page(result: ScanResult, figures: dict[str, Drawing] | None = None) -> str:
     """Return the report of one scan as a single HTML document; figures are drawn where not given."""
+    values = scan_values(result)
     return _render(
         "report.html.j2",
         result=result,
         facts=result.provenance,
         summary=result.summary(),
+        finding=finding(result),
+        notes=notes(result),
+        first=least_linear(result),
+        views=layer_views(result, values),
+        passage=passage_data(result),
+        triggers=[(layer.layer, trigger) for layer in result.layers for trigger in layer.triggers],
+        shades=SHADES,
         classes=classes(result),
-        figures=_drawn(scan_figures(result) if figures is None else figures),
+        figures=_drawn(scan_figures(result) if figures is None else figures, values, link="#layer-"),
     )
 
 
@@ -127,17 +139,25 @@ def compare_page(
     results: Sequence[ScanResult], labels: Sequence[str], figures: dict[str, Drawing] | None = None
 ) -> str:
     """Return the comparison of several scans as a single HTML document; figures are drawn where not given."""
-    return _render(
-        "compare.html.j2",
-        rows=[(label, result, result.summary()) for label, result in zip(labels, results, strict=True)],
-        figures=_drawn({"overlay": overlay(results, labels)} if figures is None else figures),
-    )
+    return _render("compare.html.j2", **_overlaid(results, labels, figures))
 
 
 def texts_page(result: TextsResult, figures: dict[str, Drawing]) -> str:
     """Return the scans of several texts, and how far the maps of each carry, as a single HTML document."""
-    rows = [(name, scan, scan.summary()) for name, scan in result.results.items()]
-    return _render("texts.html.j2", result=result, rows=rows, what="text", figures=_drawn(figures))
+    overlaid = _overlaid(list(result.results.values()), result.names, figures)
+    return _render("texts.html.j2", result=result, what="text", **overlaid)
+
+
+def _overlaid(
+    results: Sequence[ScanResult], labels: Sequence[str], figures: dict[str, Drawing] | None
+) -> dict[str, Any]:
+    """Return what a page says of several scans, and their overlay with the values behind it."""
+    drawn = {"overlay": overlay(results, labels)} if figures is None else figures
+    return {
+        "rows": [(label, result, result.summary()) for label, result in zip(labels, results, strict=True)],
+        "finding": compared(results, labels),
+        "figures": _drawn(drawn, {"overlay": overlay_values(results, labels)}),
+    }
 
 
 def carriers_page(result: ScanResult, figures: dict[str, Drawing]) -> str:
@@ -259,6 +279,7 @@ def trace_page(result: TraceResult, figures: dict[str, Drawing], reports: Mappin
         "trace.html.j2",
         result=result,
         facts=result.provenance,
+        story=story(result),
         frames=[_frame(point, reports.get(point.step)) for point in result.points],
         figures=_drawn(figures),
     )
@@ -269,7 +290,7 @@ def _frame(point: TracePoint, report: str | None) -> dict[str, Any]:
     rows = []
     for layer in point.layers:
         cells = [str(layer.layer)]
-        for score in (layer.score, layer.increment):
+        for score in (layer.increment, layer.score):
             known = score.heldout_low is not None
             interval = f"{number(score.heldout_low, 3)} – {number(score.heldout_high, 3)}" if known else "–"
             cells += [number(score.paper), number(score.heldout), interval, number(score.ordinary)]
@@ -285,22 +306,20 @@ def _render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "number": number,
-        "percent": percent,
-        "plain": plain,
-        "plus_minus": plus_minus,
-        "signed": signed,
-        "token": token,
-        "visible": visible,
-    }
+    filters = (flowing, number, percent, plain, plus_minus, signed, token, visible)
+    environment.filters |= {one.__name__: one for one in filters}
     environment.globals["between"] = between
     return environment.get_template(template).render(**values)
 
 
-def _drawn(figures: dict[str, Drawing]) -> list[dict[str, Any]]:
+def _drawn(
+    figures: dict[str, Drawing], values: dict[str, Values] | None = None, link: str = ""
+) -> list[dict[str, Any]]:
+    """Return the figures of a page with captions and tables; their hits lead to `link` and the row's number."""
     drawn = []
     for name, figure in figures.items():
         title, caption = CAPTIONS[name]
-        drawn.append({"name": name, "title": title, "caption": caption, "svg": Markup(svg(figure, title, page=True))})
+        picture = Markup(inline(figure, title, link))
+        behind = (values or {}).get(name)
+        drawn.append({"name": name, "title": title, "caption": caption, "svg": picture, "behind": behind})
     return drawn

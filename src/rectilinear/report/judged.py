@@ -8,24 +8,28 @@ from dataclasses import dataclass
 from typing import Any
 
 from rectilinear.report.text import percent, plain
-from rectilinear.results import EvalResult, ModelResult
+from rectilinear.results import EvalResult, ModelResult, TaskScore
 
 NONE = "–"
 
 
 @dataclass(frozen=True)
 class Section:
-    """One table: the first column names the model, the others are numbers. Texts are not escaped."""
+    """One table: the first column names the model or task, the others are mostly numbers. Texts are not escaped.
+
+    spare: columns that a narrow terminal leaves out.
+    """
 
     title: str
     note: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    spare: frozenset[str] = frozenset()
 
 
 def sections(result: EvalResult) -> tuple[Section, ...]:
     """Return a table for everything that was measured."""
-    makers = (("text", _text), ("lambada", _lambada), ("speed", _speed), ("size", _size))
+    makers = (("text", _text), ("lambada", _lambada), ("tasks", _tasks), ("speed", _speed), ("size", _size))
     return tuple(
         make(result)
         for name, make in makers
@@ -70,6 +74,40 @@ def _lambada(result: EvalResult) -> Section:
     }
     count = rows[0].lambada.passages if rows[0].lambada else 0
     return _section("LAMBADA", f"last word of {count:,} passages, greedy", columns, rows)
+
+
+def _tasks(result: EvalResult) -> Section:
+    """Return one row a metric, the models side by side."""
+    rows = [row for row in result.rows if row.tasks is not None]
+    scores = [{(score.task, score.metric): score for score in row.tasks or ()} for row in rows]
+    asked = {key: score for each in reversed(scores) for key, score in each.items()}
+    body = tuple(
+        (
+            plain(score.task),
+            plain(score.metric) + {True: " ↑", False: " ↓", None: ""}[score.higher_is_better],
+            *(_with_error(each.get(key)) for each in scores),
+            f"{score.n:,}",
+            score.data,
+            plain(score.version),
+            score.fingerprint,
+        )
+        for key, score in asked.items()
+    )
+    facts = result.provenance
+    note = f"zero-shot, by lm-evaluation-harness {facts.get('versions', {}).get('lm_eval')}; value ± standard error"
+    if facts.get("tasks_limit") is not None:
+        note += f"; the first {facts['tasks_limit']:,} documents of each, so no figures to compare with published ones"
+    local = dict.fromkeys(plain(score.task) for score in asked.values() if score.data == "local")
+    if local:
+        note += f"; local data for {', '.join(local)}"
+    details = ("documents", "data", "version", "fingerprint")
+    columns = ("task", "metric", *(plain(row.name, 24) for row in rows), *details)
+    return Section("Tasks", note, columns, body, frozenset(details))
+
+
+def _with_error(score: TaskScore | None) -> str:
+    value = _of(score, "value", _ratio)
+    return value if score is None or score.stderr is None else f"{value} ± {score.stderr:.4f}"
 
 
 def _speed(result: EvalResult) -> Section:
@@ -126,7 +164,7 @@ def _section(
         if any(cell != NONE for cell in column) and (keep is None or not name.startswith("×") or name == keep)
     ]
     body = tuple((plain(row.name), *(cells[name][i] for name in told)) for i, row in enumerate(rows))
-    return Section(title, note, ("model", *told), body)
+    return Section(title, note, ("model", *told), body, frozenset(name for name in told if "95 %" in name))
 
 
 def _of(part: Any, name: str, form: Callable[[Any], str]) -> str:

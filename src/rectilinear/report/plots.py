@@ -36,7 +36,7 @@ def profile(result: ScanResult) -> Drawing:
             Curve(x, ordinary, ORANGE, "ordinary: held-out, no sinks", marker="square"),
         ]
         panels.append(Panel(title, curves, score_limits([paper, heldout, ordinary]), marks=marks))
-    return stacked(panels, "layer", _ends(x), 240, legend=[*panels[0].curves, marks])
+    return stacked(panels, "layer", _ends(x), 240, legend=[*panels[0].curves, marks], stops=_stops(x))
 
 
 def norms(result: ScanResult) -> Drawing:
@@ -53,7 +53,7 @@ def norms(result: ScanResult) -> Drawing:
         Panel("Adjacent cosine (mean ± standard deviation)", [Curve(x, cosine, BLUE, band=band)]),
         Panel("Stream norm (after the layer)", streams, log=True, legend=True),
     ]
-    return stacked(panels, "layer", _ends(x), 180)
+    return stacked(panels, "layer", _ends(x), 180, stops=_stops(x))
 
 
 def tails(result: ScanResult) -> Drawing:
@@ -82,7 +82,7 @@ def spectra(result: ScanResult) -> Drawing:
     for (name, title), colour in zip(titles.items(), (PINK, GREEN, BLUE), strict=True):
         y = values_of(getattr(layer.spectrum, name) for layer in result.layers)
         panels.append(Panel(title, [Curve(x, y, colour)], (0.0, 1.08 * (np.nanmax(y, initial=0.0) or 1.0))))
-    return stacked(panels, "layer", _ends(x), 150)
+    return stacked(panels, "layer", _ends(x), 150, stops=_stops(x))
 
 
 def overlay(results: Sequence[ScanResult], labels: Sequence[str]) -> Drawing:
@@ -107,7 +107,8 @@ def overlay(results: Sequence[ScanResult], labels: Sequence[str]) -> Drawing:
         panels.append(Panel(title, curves, score_limits([curve.y for curve in curves])))
     panels[-1] = replace(panels[-1], limits=None, log=True)
     depths = "normalised depth (layer / last layer)"
-    return stacked(panels, depths, (-0.02, 1.02), 220, whole=False, legend=panels[0].curves)
+    stops = [(at, f"depth {at:.2f}") for at in depth(deepest(results).layers)]
+    return stacked(panels, depths, (-0.02, 1.02), 220, whole=False, legend=panels[0].curves, stops=stops)
 
 
 FIGURES: dict[str, Callable[[ScanResult], Drawing]] = {
@@ -124,6 +125,11 @@ def scan_figures(result: ScanResult) -> dict[str, Drawing]:
     figures = {name: draw(result) for name, draw in FIGURES.items() if name != "tails" or judged_tokens}
     figures |= {"carriers": carrier_map(result)} if any(layer.error_classes for layer in result.layers) else {}
     return figures | ({"pairs": triangles(result.arrays)} if "span_score" in result.arrays else {})
+
+
+def deepest(results: Sequence[ScanResult]) -> ScanResult:
+    """Return the first of the scans with the most layers."""
+    return max(results, key=lambda result: len(result.layers))
 
 
 def depth(layers: Sequence[LayerResult]) -> list[float]:
@@ -152,6 +158,10 @@ def score_limits(curves: Sequence[np.ndarray]) -> tuple[float, float]:
 
 def _index(result: ScanResult) -> np.ndarray:
     return np.array([layer.layer for layer in result.layers])
+
+
+def _stops(x: np.ndarray) -> list[tuple[float, str]]:
+    return [(at, f"layer {at}") for at in x.tolist()]
 
 
 def _ends(x: np.ndarray) -> tuple[float, float]:

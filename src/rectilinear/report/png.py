@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rectilinear.report.shapes import INK, Area, Drawing, Line, Text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SCALE = 2  # pixels of the image a pixel of the drawing
 DOT = 4.0  # strokes from this width on are dots
@@ -14,15 +17,30 @@ DOT = 4.0  # strokes from this width on are dots
 
 def png(drawing: Drawing) -> bytes:
     """Return the drawing as a PNG image on white, twice its size."""
+    return _painted(figure(drawing))
+
+
+def figure(drawing: Drawing) -> Figure:
+    """Return the drawing as a matplotlib figure; a notebook shows it, whatever matplotlib's backend."""
     from matplotlib.figure import Figure
     from matplotlib.transforms import Affine2D
 
-    figure = Figure(figsize=(drawing.width / 100, drawing.height / 100), dpi=100)
-    place = Affine2D().scale(1 / drawing.width, -1 / drawing.height).translate(0, 1) + figure.transFigure
-    for order, shape in enumerate(drawing.shapes):
+    class Painted(Figure):
+        """A figure that was not made by pyplot, which would show it, and so shows itself."""
+
+        def _repr_png_(self) -> bytes:
+            return _painted(self)
+
+    painted = Painted(figsize=(drawing.width / 100, drawing.height / 100), dpi=100)
+    place = Affine2D().scale(1 / drawing.width, -1 / drawing.height).translate(0, 1) + painted.transFigure
+    for order, shape in enumerate(drawing.plain()):
         artist = _text(shape) if isinstance(shape, Text) else _patch(shape)
         artist.set(transform=place, zorder=order)
-        figure.add_artist(artist)
+        painted.add_artist(artist)
+    return painted
+
+
+def _painted(figure: Figure) -> bytes:
     stream = io.BytesIO()
     with warnings.catch_warnings():
         # A label may hold letters that the font lacks; they become boxes.

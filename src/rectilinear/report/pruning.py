@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Group, RenderableType
@@ -57,6 +58,19 @@ def card(result: PruneResult) -> str:
     plan = result.plan
     values = {"removed": in_words(plan.remove), "repaired": _repaired(plan)}
     return environment.get_template("card.md.j2").render(result=result, plan=plan, **values) + "\n"
+
+
+def prune_rows(result: PruneResult) -> list[dict[str, Any]]:
+    """Return two rows, the model before the cut and after it."""
+    plan = result.plan
+    sides = (
+        ("dense", plan.layers, result.parameters_dense, result.dense),
+        ("cut", plan.layers - len(plan.remove), result.parameters, result.cut),
+    )
+    return [
+        {"model": name, "layers": layers, "parameters": parameters, "perplexity": loss.perplexity, "kl": loss.kl}
+        for name, layers, parameters, loss in sides
+    ]
 
 
 def prune_table(result: PruneResult) -> RenderableType:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -57,12 +57,43 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Group:
+    """The shapes of one series, which a page can hide; `key`: those that name it in the legend."""
+
+    shapes: Sequence[Line | Area | Text]
+    series: int
+    key: bool = False
+
+
+@dataclass(frozen=True)
+class Hit:
+    """The place in a figure that stands for one row of the table behind it; nothing is drawn there.
+
+    cells: how many parts of equal width it has, from left to right, each a cell of the row.
+    """
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    row: int
+    label: str
+    cells: int = 1
+
+
+@dataclass(frozen=True)
 class Drawing:
-    """A figure: its size, and its shapes from back to front."""
+    """A figure: its size, its shapes from back to front, and the places on a page that can be pointed at."""
 
     height: float
-    shapes: list[Line | Area | Text] = field(default_factory=list)
+    shapes: list[Line | Area | Text | Group] = field(default_factory=list)
     width: float = WIDTH
+    hits: list[Hit] = field(default_factory=list)
+
+    def plain(self) -> Iterator[Line | Area | Text]:
+        """Yield the shapes, groups opened."""
+        for shape in self.shapes:
+            yield from shape.shapes if isinstance(shape, Group) else (shape,)
 
 
 def box(left: float, top: float, right: float, bottom: float) -> Points:

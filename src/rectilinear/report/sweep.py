@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.table import Table
@@ -39,14 +40,22 @@ def save_sweep(result: SweepResult, out: Path, *, force: bool = False) -> Path:
 
 
 def sweep_csv(result: SweepResult) -> str:
-    """Return one line a cut, the dense model first; layers as in "12 13 20"."""
+    """Return one line a cut, the dense model first."""
     stream = io.StringIO(newline="")
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sweep_rows(result))
+    return stream.getvalue()
+
+
+def sweep_rows(result: SweepResult) -> list[dict[str, Any]]:
+    """Return one row a cut, the dense model first; layers as in "12 13 20"."""
+    rows = []
     for p in (result.dense, *result.points):
         figures = (p.loss.perplexity, p.ratio, p.loss.kl, p.parameters, p.prefill)
-        writer.writerow([p.select, p.repair, len(p.remove), *figures, " ".join(map(str, p.remove))])
-    return stream.getvalue()
+        cells = (p.select, p.repair, len(p.remove), *figures, " ".join(map(str, p.remove)))
+        rows.append(dict(zip(COLUMNS, cells, strict=True)))
+    return rows
 
 
 def sweep_table(result: SweepResult) -> Table:

@@ -52,15 +52,15 @@ def eval_table(result: EvalResult) -> RenderableType:
 
 @dataclass(frozen=True)
 class _EvalView:
-    """The tables of an evaluation; intervals are left out where the terminal is narrow."""
+    """The tables of an evaluation; intervals and details are left out where the terminal is narrow."""
 
     result: EvalResult
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for section in sections(self.result):
-            table = _section_table(section, set())
+            table = _section_table(section, frozenset())
             if console.measure(table, options=options.update(max_width=1000)).maximum > options.max_width:
-                table = _section_table(section, {name for name in section.columns if "95 %" in name})
+                table = _section_table(section, section.spare)
             yield Text(visible(section.title), style="bold")
             yield Text(visible(section.note), style="dim")
             yield table
@@ -69,7 +69,7 @@ class _EvalView:
             yield Text(f"! {visible(note)}", style="yellow")
 
 
-def _section_table(section: Section, without: set[str]) -> Table:
+def _section_table(section: Section, without: frozenset[str]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1), collapse_padding=True)
     shown = [i for i, name in enumerate(section.columns) if name not in without]
     for i in shown:

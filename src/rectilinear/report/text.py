@@ -56,6 +56,13 @@ def token(value: Any) -> str:
     return "'" + visible(value) + "'"
 
 
+def flowing(value: Any, longest: int) -> str:
+    """Return plain text in which a line that ends is marked, and ends."""
+    return "↵\n".join(visible(line) for line in str(value)[:longest].split("\n")) + (
+        "…" if len(str(value)) > longest else ""
+    )
+
+
 def plain(value: Any, longest: int = 60) -> str:
     """Return visible text, cut to `longest` characters."""
     text = visible(value)

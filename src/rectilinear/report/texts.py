@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from pathlib import Path
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -18,6 +19,7 @@ from rectilinear.report.text import number, plain
 from rectilinear.results import TextsResult
 
 DOCUMENT, TABLE, PAGE = "texts.json", "transfer.csv", "texts.html"
+COLUMNS = ("kind", "tokens", "layer", "source", "target", "score")
 
 
 def save_texts(result: TextsResult, out: Path, *, force: bool = False) -> Path:
@@ -33,14 +35,9 @@ def save_texts(result: TextsResult, out: Path, *, force: bool = False) -> Path:
     def write(folder: Path) -> None:
         (folder / DOCUMENT).write_text(result.to_json() + "\n", encoding="utf-8")
         with (folder / TABLE).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["kind", "tokens", "layer", "source", "target", "score"])
-            for kind, tables in result.transfer.items():
-                for tokens, layers in tables.items():
-                    for layer, table in enumerate(layers):
-                        for source, row in zip(result.names, table, strict=True):
-                            for target, value in zip(result.names, row, strict=True):
-                                writer.writerow([kind, tokens, layer, source, target, value])
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(transfer_rows(result))
         figures = {"overlay": overlay(list(result.results.values()), result.names)}
         write_figures(figures, folder / PLOTS, png=True)
         (folder / PAGE).write_text(texts_page(result, figures), encoding="utf-8")
@@ -49,6 +46,18 @@ def save_texts(result: TextsResult, out: Path, *, force: bool = False) -> Path:
             fill(scan, folder / name)
 
     return write_folder(out, write, force=force, marker=DOCUMENT)
+
+
+def transfer_rows(result: TextsResult) -> list[dict[str, Any]]:
+    """Return one row a score of the maps of one text (source) on another (target)."""
+    return [
+        dict(zip(COLUMNS, (kind, tokens, layer, source, target, value), strict=True))
+        for kind, tables in result.transfer.items()
+        for tokens, layers in tables.items()
+        for layer, table in enumerate(layers)
+        for source, row in zip(result.names, table, strict=True)
+        for target, value in zip(result.names, row, strict=True)
+    ]
 
 
 def transfer_table(result: TextsResult) -> RenderableType:

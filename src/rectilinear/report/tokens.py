@@ -66,6 +66,17 @@ def _draw(result: TokensResult, folder: Path, *, png: bool) -> None:
     (folder / PAGE).write_text(tokens_page(result), encoding="utf-8")
 
 
+def token_rows(result: TokensResult) -> list[dict[str, Any]]:
+    """Return one row a layer of each token."""
+    values = ("relative_error", "bias_share", "stream_norm", "contribution_norm", "cosine", "sink")
+    return [
+        {"position": one.position, "token": one.token, "layer": layer}
+        | {name: getattr(one, name)[layer] for name in values}
+        for one in result.tokens
+        for layer in range(result.layers)
+    ]
+
+
 def tokens_table(result: TokensResult) -> RenderableType:
     """Return the heat map, what the model says after each token, and both lenses at the last; fits the width.
 

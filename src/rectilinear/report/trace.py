@@ -20,7 +20,7 @@ from rectilinear.report.folder import PLOTS, TABLE, fill, flat, read_document, w
 from rectilinear.report.html import trace_page
 from rectilinear.report.plots import judged
 from rectilinear.report.text import bar, number, sparkline, visible
-from rectilinear.report.training import trace_figures
+from rectilinear.report.training import story, trace_figures
 from rectilinear.results import ScanResult, Score, TraceResult, clean
 
 DOCUMENT, PAGE, SCANS = "trace.json", "trace.html", "scans"
@@ -93,16 +93,11 @@ def _draw(result: TraceResult, folder: Path, *, png: bool) -> None:
 
 def trace_csv(result: TraceResult) -> str:
     """Return one line a checkpoint and layer, nested fields flattened (`increment_heldout`)."""
-    rows = [
-        # A lone surrogate, as in a folder's name, is no text that could be written.
-        {
-            "step": p.step,
-            "checkpoint": p.name.encode("utf-8", "replace").decode(),
-            **flat(clean(dataclasses.asdict(layer))),
-        }
-        for p in result.points
-        for layer in p.layers
-    ]
+    rows = []
+    for point in result.points:
+        name = point.name.encode("utf-8", "replace").decode()  # a folder's may hold a lone surrogate
+        for layer in point.layers:
+            rows.append({"step": point.step, "checkpoint": name, **flat(clean(dataclasses.asdict(layer)))})
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -132,6 +127,7 @@ class _View:
             style="dim",
         )
         yield _table(self.result, options.max_width)
+        yield Text(f"\n{story(self.result)}")
         for note in self.result.warnings:
             yield Text(f"! {visible(note)}", style="yellow")
 

@@ -10,6 +10,7 @@ from rectilinear.report.chart import Curve, Panel, stacked
 from rectilinear.report.plots import DASHED, DOTTED, judged, score_limits, values_of
 from rectilinear.report.scale import around
 from rectilinear.report.shapes import BLUE, ORANGE, PINK, SOFT, Drawing
+from rectilinear.report.text import number
 from rectilinear.results import Score, TracePoint, TraceResult
 
 KINDS = {"increment": "increment score (without residual)", "score": "score (with residual)"}
@@ -20,6 +21,22 @@ RAMP = (ORANGE, PINK, BLUE)  # from the first checkpoint to the last
 def trace_figures(result: TraceResult) -> dict[str, Drawing]:
     """Return the figures of a trace by file name."""
     return {"trace": along(result.points), "trace-layers": by_layer(result.points)}
+
+
+def story(result: TraceResult) -> str:
+    """Return in a sentence how the mean increment score went from the first checkpoint to the last."""
+    scores = {point.step: judged(point.increment) for point in result.points}
+    known = {step: score for step, score in scores.items() if score is not None}
+    if not known:
+        return "No increment score is defined."
+    first, last = min(known), max(known)
+    said = [f"{number(known[step])} at step {step:,}" for step in dict.fromkeys((first, last))]
+    for word, pick in (("highest", max), ("lowest", min)):
+        step = pick(known, key=known.__getitem__)
+        if step not in (first, last):
+            said.append(f"{word} at step {step:,} ({number(known[step])})")
+    where = "in-sample" if all(point.increment.heldout is None for point in result.points) else "on unseen text"
+    return f"Mean increment score {where}: {', '.join(said)}."
 
 
 def along(points: Sequence[TracePoint]) -> Drawing:

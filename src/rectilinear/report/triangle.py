@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from rectilinear.report.scale import Scale
-from rectilinear.report.shapes import BLUE, LINE, TITLE, WIDTH, Area, Drawing, Points, Text, box, reach
+from rectilinear.report.shapes import BLUE, LINE, TITLE, WIDTH, Area, Drawing, Hit, Points, Text, box, reach
 
 TOP, FOOT, BETWEEN, RIGHT = 58.0, 50.0, 44.0, WIDTH - 14.0
 SHADES = 10
@@ -32,6 +32,7 @@ def triangles(arrays: Mapping[str, np.ndarray]) -> Drawing:
             if index == 0:
                 drawing.shapes.append(Text(left - 8, TOP + at - x + 4.5, label, "end"))
         drawing.shapes.append(Text(x + side / 2, TOP + side + 39, "last layer", "middle"))
+        drawing.hits.extend(_hits(layers, x, side / layers))
         _key(drawing, x, side, lowest)
     drawing.shapes.append(Text(16, TOP + side / 2, "first layer", "middle", turned=True))
     return drawing
@@ -51,6 +52,15 @@ def _cells(scores: np.ndarray, left: float, wide: float, lowest: float) -> list[
             shade = int(np.clip(SHADES * (score - lowest) / max(1 - lowest, 1e-9), 0, SHADES - 1))
             cells.setdefault(shade, []).append(box(x, y, x + wide, y + wide))
     return [Area(shapes, BLUE, (shade + 1) / SHADES, crisp=True) for shade, shapes in sorted(cells.items())]
+
+
+def _hits(layers: int, left: float, wide: float) -> list[Hit]:
+    """Return for each layer the row of the spans that begin with it, from the diagonal on."""
+    right = left + wide * layers
+    return [
+        Hit(left + wide * i, TOP + wide * i, right, TOP + wide * (i + 1), i, f"layer {i}", layers - i)
+        for i in range(layers)
+    ]
 
 
 def _key(drawing: Drawing, left: float, side: float, lowest: float) -> None:

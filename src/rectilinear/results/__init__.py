@@ -14,6 +14,7 @@ from rectilinear.results.evaluation import (
     Protocol,
     Size,
     Speed,
+    TaskScore,
     TextScore,
 )
 from rectilinear.results.finetuning import FinetuneResult, SeedResult, Spread
@@ -80,6 +81,7 @@ __all__ = [
     "SubmoduleScore",
     "SweepResult",
     "Tails",
+    "TaskScore",
     "TextScore",
     "TextsResult",
     "TokenResult",

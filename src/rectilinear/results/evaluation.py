@@ -10,6 +10,7 @@ from typing import Any
 
 from rectilinear.errors import ResultError
 from rectilinear.results.document import SCHEMA, clean
+from rectilinear.results.shown import Shown
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,27 @@ class Lambada:
 
 
 @dataclass(frozen=True)
+class TaskScore:
+    """One metric of a task of lm-evaluation-harness, or of a group of tasks, zero-shot.
+
+    task, metric: as the harness names them; a filter's name follows the metric's after a comma. value, stderr: the
+    harness's own, stderr None where it gives none. n: documents asked about. version: the task's. fingerprint: 16 hex
+    digits of all that was asked: configuration, requests and targets. data: "local" or "hub". higher_is_better: None
+    where the harness does not say.
+    """
+
+    task: str
+    metric: str
+    value: float
+    stderr: float | None
+    n: int
+    version: str
+    fingerprint: str
+    data: str
+    higher_is_better: bool | None
+
+
+@dataclass(frozen=True)
 class Size:
     """parameters: each counted once, tied ones too. bytes: they take in memory."""
 
@@ -127,14 +149,15 @@ class ModelResult:
     divergence: Divergence | None = None
     lambada: Lambada | None = None
     speed: Speed | None = None
+    tasks: tuple[TaskScore, ...] | None = None
 
 
-@dataclass(frozen=True)
-class EvalResult:
+@dataclass(frozen=True, repr=False)
+class EvalResult(Shown):
     """Models judged side by side.
 
-    provenance: text, tokens (asked for), lambada, seed, versions, command, time, seconds. reference: the model that
-    divergences are measured to, where there is one. warnings: plain sentences.
+    provenance: text, tokens (asked for), lambada, tasks, tasks_limit, seed, versions, command, time, seconds.
+    reference: the model that divergences are measured to, where there is one. warnings: plain sentences.
     """
 
     provenance: dict[str, Any]
@@ -194,4 +217,6 @@ def _model(item: dict[str, Any]) -> ModelResult:
     for name, kind in (("divergence", Divergence), ("lambada", Lambada), ("speed", Speed)):
         if item[name] is not None:
             parts[name] = kind(**item[name])
+    if (tasks := item.get("tasks")) is not None:  # documents from before there were tasks have no such key
+        parts["tasks"] = tuple(TaskScore(**task) for task in tasks)
     return ModelResult(**{**item, **parts})

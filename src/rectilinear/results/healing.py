@@ -11,6 +11,7 @@ from typing import Any
 
 from rectilinear.results.document import SCHEMA, clean
 from rectilinear.results.plan import Loss, Plan
+from rectilinear.results.shown import Shown
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class HealPoint:
     loss: float
 
 
-@dataclass(frozen=True)
-class HealResult:
+@dataclass(frozen=True, repr=False)
+class HealResult(Shown):
     """A cut model after gradient training.
 
     plan: of the cut. recipe: loss, what trained, budget and the rest. trained, parameters: numbers that trained, and

@@ -11,6 +11,7 @@ from typing import Any
 
 from rectilinear.errors import ResultError
 from rectilinear.results.document import SCHEMA, clean
+from rectilinear.results.shown import Shown
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,8 @@ class Loss:
     kl: float
 
 
-@dataclass(frozen=True)
-class PruneResult:
+@dataclass(frozen=True, repr=False)
+class PruneResult(Shown):
     """A plan carried out.
 
     dense, cut: before and after, on calibration windows that no repair was fitted on (but which a selector may have

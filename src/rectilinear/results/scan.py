@@ -12,6 +12,7 @@ import numpy as np
 
 from rectilinear.errors import ResultError
 from rectilinear.results.document import SCHEMA, clean, mean
+from rectilinear.results.shown import Drawn
 
 MOMENTS, MOMENTS_DOCUMENT = "moments", "moments.json"  # kept in a folder within the result's
 
@@ -123,8 +124,8 @@ class Passage:
     tokens: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class ScanResult:
+@dataclass(frozen=True, repr=False)
+class ScanResult(Drawn):
     """A scan of one model on one text.
 
     provenance: model, revision, text, tokens, tokens_fit, tokens_heldout, documents, unit, tokens_per_d,

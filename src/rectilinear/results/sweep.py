@@ -11,6 +11,7 @@ from typing import Any
 from rectilinear.errors import ResultError
 from rectilinear.results.document import SCHEMA, clean
 from rectilinear.results.plan import Loss
+from rectilinear.results.shown import Drawn
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Point:
     prefill: float
 
 
-@dataclass(frozen=True)
-class SweepResult:
+@dataclass(frozen=True, repr=False)
+class SweepResult(Drawn):
     """Curves over the number of layers changed, every selector with every repair; the first point is the dense model.
 
     provenance: model, calibration, options, versions, command, time, seconds. warnings: plain sentences.

@@ -10,12 +10,13 @@ from typing import Any
 
 from rectilinear.results.document import SCHEMA, clean, mean
 from rectilinear.results.scan import ScanResult
+from rectilinear.results.shown import Drawn
 
 Table = list[list[float | None]]
 
 
-@dataclass(frozen=True)
-class TextsResult:
+@dataclass(frozen=True, repr=False)
+class TextsResult(Drawn):
     """Scans by the name of their text, and the transfer tables.
 
     transfer: for "score" and "increment", "heldout" and "ordinary": for every layer a table [source][target], the score

@@ -12,6 +12,7 @@ from typing import Any
 
 from rectilinear.errors import ResultError
 from rectilinear.results.document import SCHEMA, clean
+from rectilinear.results.shown import Drawn
 
 Values = tuple[float | None, ...]
 
@@ -62,8 +63,8 @@ class TokenResult:
         return median(known) if known else None
 
 
-@dataclass(frozen=True)
-class TokensResult:
+@dataclass(frozen=True, repr=False)
+class TokensResult(Drawn):
     """A prompt, token by token.
 
     provenance: the model's facts, prompt_tokens, d, layers, maps (text, tokens, window, sink_multiple ... of their

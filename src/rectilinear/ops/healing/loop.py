@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -20,12 +19,12 @@ from rectilinear.data.windows import Window
 from rectilinear.errors import ModelError, RectilinearError, ResultError, first_line
 from rectilinear.ops.healing.losses import Distillation
 from rectilinear.ops.healing.recipe import Recipe
-from rectilinear.ops.training.budget import Books, rate
+from rectilinear.ops.training.budget import Books
+from rectilinear.ops.training.loop import arguments, follow_budget_
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-ENDLESS = 1 << 30  # steps, where the budget is none of steps
 KEPT = 2  # checkpoints
 
 
@@ -74,12 +73,9 @@ def train(
         )
     except (ImportError, ValueError, RuntimeError) as error:
         raise RectilinearError(f"cannot train with these options: {first_line(error)}") from error
-    trainer.remove_callback(PrinterCallback)
     trainer.distillation = distillation
     trainer.model_accepts_loss_kwargs = True  # so that the step's tokens are counted; the loss is told, not the model
-    trainer.create_optimizer()
-    assert trainer.optimizer is not None
-    trainer.lr_scheduler = LambdaLR(trainer.optimizer, lambda _: rate(books.share, recipe.schedule, recipe.warmup))
+    follow_budget_(trainer, books, recipe.schedule, recipe.warmup)
     # In its own format some families' weights have other names (experts, GPT-NeoX), which the Trainer, resuming, would
     # pass over: it would go on from the old ones.
     model.save_pretrained = partial(model.save_pretrained, save_original_format=False)  # type: ignore[method-assign]
@@ -105,31 +101,19 @@ def collate(windows: Sequence[Window]) -> dict[str, Tensor]:
 
 
 def _arguments(model: PreTrainedModel, recipe: Recipe, books: Books, out: Path) -> TrainingArguments:
-    cuda = model.device.type == "cuda"
-    arguments = TrainingArguments(
-        output_dir=str(out),
-        max_steps=int(books.size) if books.kind == "steps" else ENDLESS,
+    return arguments(
+        model,
+        books,
+        out,
+        report_to=recipe.report_to,
         per_device_train_batch_size=recipe.batch,
         gradient_accumulation_steps=recipe.accumulate,
         learning_rate=recipe.learning_rate,
         bf16=recipe.bf16,
         seed=recipe.seed,
-        use_cpu=model.device.type == "cpu",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        log_level="error",
-        disable_tqdm=True,
-        report_to=list(recipe.report_to) or "none",
-        save_strategy="no",  # the budget's share decides
         save_total_limit=KEPT,
         include_num_input_tokens_seen="non_padding",
-        remove_unused_columns=False,
-        dataloader_pin_memory=cuda,
     )
-    if cuda:
-        _ = arguments.device  # which counts the GPUs
-        arguments._n_gpu = 1  # several would mean DataParallel, which copies the model away from its hooks
-    return arguments
 
 
 def check_checkpoints(recipe: Recipe) -> None:

@@ -1,9 +1,9 @@
-"""From texts to what a model is trained on: documents once each, a tokenizer, packed windows."""
+"""From texts to what a model is trained on: documents once each, a tokenizer, packed windows, held-out documents."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +11,74 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rectilinear.errors import ModelError, TextError
+from rectilinear.data.text import read_text
+from rectilinear.data.windows import Window, apart
+from rectilinear.errors import ModelError, TextError, first_line
+from rectilinear.models.quiet import quiet
+from rectilinear.ops.pretraining.recipe import Recipe
+from rectilinear.ops.progress import Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 END = "<|endoftext|>"
 BATCH = 1000  # documents tokenised at once
+LEARNT = 50_000_000  # characters that a tokenizer is trained on
+JUDGED = 1 << 15  # tokens of the held-out documents, at each checkpoint
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All that a training reads: windows [n, window] int32, held-out documents and those of their windows that judge.
+
+    documents, dropped: numbers of documents that train, and of duplicates left out.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    windows: np.ndarray
+    heldout: tuple[str, ...]
+    judged: tuple[Window, ...]
+    documents: int
+    dropped: int
+
+    @property
+    def digest(self) -> str:
+        """Return 16 hex digits of what is trained on."""
+        return hashlib.blake2b(self.windows.tobytes(), digest_size=8).hexdigest()
+
+    def facts(self, read: int) -> dict[str, Any]:
+        """Return the numbers that a result tells; read: tokens of training."""
+        tokens = self.windows.size
+        counts = {"documents": self.documents, "heldout": len(self.heldout), "dropped": self.dropped}
+        return {**counts, "tokens": tokens, "epochs": read / tokens}
+
+
+def corpus(recipe: Recipe, tell: Callable[[Progress], None]) -> Corpus:
+    """Read, split and tokenise what a recipe names; raises TextError for too little of it."""
+    tell(Progress("reading text"))
+    sources = (read_text(source).documents() for source in recipe.text)
+    found = documents(sources, characters=recipe.characters, share=recipe.holdout, seed=recipe.data_seed)
+    shape = recipe.shape
+    if recipe.tokenizer is None:
+        tell(Progress("training a tokenizer"))
+        tokenizer = train_tokenizer(_head(found.training), shape.vocab, shape.window)
+    else:
+        tokenizer = load_tokenizer(recipe.tokenizer)
+    tell(Progress("tokenising"))
+    windows = packed(tokenizer, found.training, shape.window)
+    if len(windows) < shape.batch:
+        raise TextError(
+            f"expected {shape.batch} windows of {shape.window} tokens or more, a batch, got {len(windows)}: give more "
+            "--text, or a smaller --batch or --window"
+        )
+    judged = apart(tokenizer, found.heldout, tokens=JUDGED, window=shape.window, stride=shape.window)
+    return Corpus(tokenizer, windows, found.heldout, judged, len(found.training), found.dropped)
+
+
+def _head(texts: Sequence[str]) -> Sequence[str]:
+    """Return as many of the texts, which are in an order drawn by chance, as a tokenizer needs."""
+    sizes = np.cumsum([len(text) for text in texts])
+    return texts[: int(np.searchsorted(sizes, LEARNT)) + 1]
 
 
 @dataclass(frozen=True)
@@ -79,14 +140,29 @@ def train_tokenizer(texts: Sequence[str], vocab: int, window: int) -> PreTrained
     return PreTrainedTokenizerFast(tokenizer_object=core, bos_token=END, eos_token=END, model_max_length=window)
 
 
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a folder or Hub id.
+
+    Raises ModelError where there is none, or one without an end token.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet():
+            found = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"cannot load the tokenizer of {name!r}: {first_line(error)}") from error
+    if found.eos_token_id is None:
+        raise ModelError(f"expected a tokenizer with an end-of-text token to put between documents, got {name!r}")
+    return found
+
+
 def packed(tokenizer: Any, texts: Sequence[str], window: int) -> np.ndarray:
     """Return the documents as full windows [n, window] int32, an end token before each document; the rest is dropped.
 
-    Raises ModelError for a tokenizer without an end token, TextError for a text of less than one window.
+    Raises TextError for a text of less than one window.
     """
     end = tokenizer.eos_token_id
-    if end is None:
-        raise ModelError("expected a tokenizer with an end-of-text token to put between documents, got one without")
     parts: list[np.ndarray] = []
     for start in range(0, len(texts), BATCH):
         found = tokenizer(list(texts[start : start + BATCH]), add_special_tokens=False, verbose=False)["input_ids"]

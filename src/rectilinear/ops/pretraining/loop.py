@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import shutil
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-from torch.optim.lr_scheduler import LambdaLR
-from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
 from rectilinear.errors import NonFiniteError, RectilinearError, first_line
-from rectilinear.ops.pretraining.corpus import Collate
+from rectilinear.ops.pretraining.corpus import Collate, Corpus
 from rectilinear.ops.pretraining.recipe import Recipe
-from rectilinear.ops.training.budget import Books, rate
+from rectilinear.ops.training.budget import Books
+from rectilinear.ops.training.callback import LinearityCallback
+from rectilinear.ops.training.loop import arguments, follow_budget_
 from rectilinear.ops.training.trainer import LinearityTrainer
 from rectilinear.results import Checkpoint
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
-ENDLESS = 1 << 30  # steps, where the budget is minutes
 DECAY, BETAS = 0.1, (0.9, 0.95)  # of AdamW: usual where a model starts from nothing
-TENTHS = tuple((i + 1) / 10 for i in range(10))
 
 OnJudge = Callable[[], tuple[float, float | None]]
 
@@ -39,6 +37,13 @@ class Pretrainer(LinearityTrainer):
     def share(self) -> float:
         """The share of the budget that is spent."""
         return self.books.share
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save a model that generates with a cache: in training the Trainer switches it off."""
+        config: Any = cast("PreTrainedModel", self.model).config
+        before, config.use_cache = config.use_cache, True
+        super().save_model(output_dir, _internal_call)
+        config.use_cache = before
 
 
 class Judge(TrainerCallback, ExportableState):
@@ -94,74 +99,58 @@ class Judge(TrainerCallback, ExportableState):
 
 def train(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    windows: np.ndarray,
+    text: Corpus,
     recipe: Recipe,
     books: Books,
     judge: Judge,
     out: Path,
     *,
     resume: str | None,
-    report_to: tuple[str, ...],
+    report_to: Sequence[str],
 ) -> list[float]:
-    """Train a model in place on windows [n, window] until the budget is spent, with checkpoints in `out`.
+    """Train a model in place until the budget is spent; `out` gets checkpoints and linearity profiles.
 
-    Returns the weighted penalty of each step, 0 where there is none.
-
+    resume: the checkpoint to go on from. Returns the weighted penalty of each step, 0 where there is none.
     Raises RectilinearError for loggers that are not there, NonFiniteError where the loss is no number.
     """
     try:
         trainer = Pretrainer(
             model=model,
             args=_arguments(model, recipe, books, out, report_to),
-            train_dataset=list(windows),
-            data_collator=Collate(int(tokenizer.eos_token_id)),  # type: ignore[arg-type]
-            processing_class=tokenizer,
+            train_dataset=list(text.windows),
+            data_collator=Collate(int(text.tokenizer.eos_token_id)),  # type: ignore[arg-type]
+            processing_class=text.tokenizer,
             callbacks=[books, judge],
             penalty=recipe.added,
         )
     except (ImportError, ValueError, RuntimeError) as error:
         raise RectilinearError(f"cannot train with these options: {first_line(error)}") from error
-    trainer.remove_callback(PrinterCallback)
     trainer.books = books
     judge.trainer = trainer
-    trainer.create_optimizer()
-    assert trainer.optimizer is not None
-    trainer.lr_scheduler = LambdaLR(trainer.optimizer, lambda _: rate(books.share, "cosine", recipe.warmup))
+    follow_budget_(trainer, books, "cosine", recipe.warmup)
+    longest = max(len(window.ids) for window in text.judged)
+    trainer.add_callback(LinearityCallback(trainer, text.heldout, every=recipe.profile, window=longest))
     trainer.train(resume_from_checkpoint=resume)
     return [entry.get("penalty", 0.0) for entry in trainer.state.log_history if "loss" in entry]
 
 
 def _arguments(
-    model: PreTrainedModel, recipe: Recipe, books: Books, out: Path, report_to: tuple[str, ...]
+    model: PreTrainedModel, recipe: Recipe, books: Books, out: Path, report_to: Sequence[str]
 ) -> TrainingArguments:
-    shape = recipe.shape
-    cuda = model.device.type == "cuda"
-    arguments = TrainingArguments(
-        output_dir=str(out),
-        max_steps=int(books.size) if books.kind == "steps" else ENDLESS,
-        per_device_train_batch_size=shape.batch,
+    return arguments(
+        model,
+        books,
+        out,
+        report_to=report_to,
+        per_device_train_batch_size=recipe.shape.batch,
         gradient_accumulation_steps=recipe.accumulate,
-        learning_rate=shape.rate,
+        learning_rate=recipe.shape.rate,
         weight_decay=DECAY,
         adam_beta1=BETAS[0],
         adam_beta2=BETAS[1],
-        bf16=cuda if recipe.bf16 is None else recipe.bf16,
+        bf16=model.device.type == "cuda" if recipe.bf16 is None else recipe.bf16,
         seed=recipe.seed,
         data_seed=recipe.data_seed,
-        use_cpu=model.device.type == "cpu",
-        logging_steps=1,  # so that a loss that is no number stops the run at its step
-        logging_nan_inf_filter=False,
-        log_level="error",
-        disable_tqdm=True,
-        report_to=list(report_to) or "none",
-        save_strategy="no",  # the budget's share decides
         include_num_input_tokens_seen="all",
-        remove_unused_columns=False,
         dataloader_drop_last=True,
-        dataloader_pin_memory=cuda,
     )
-    if cuda:
-        _ = arguments.device  # which counts the GPUs
-        arguments._n_gpu = 1  # several would mean DataParallel, which copies the model away from its hooks
-    return arguments

@@ -12,6 +12,7 @@ import yaml
 
 from rectilinear.errors import RectilinearError, ResultError, first_line, nearest
 from rectilinear.ops.pretraining.sizes import SIZES, Shape
+from rectilinear.ops.training.callback import EVERY
 from rectilinear.ops.training.penalty import Penalty
 
 NONE = "none"
@@ -24,13 +25,14 @@ class Recipe:
     """How to train a model from scratch.
 
     size: one of `SIZES`. text: sources of documents, as `read_text` takes them. tokenizer: a folder or Hub id whose
-    tokenizer is used, None to train one of `vocab` tokens. penalty: none, cosine or mse; weight, layers (None for all)
-    and penalty_schedule: as in `Penalty`. Of the budgets tokens (read in training) and minutes at most one is given;
-    none is an hour. read: million characters of text to read, None for all that a budget of tokens can use. holdout:
-    share of the text that only judges. window: context in tokens; batch: windows in one forward pass; accumulate:
-    passes in one step; rate: AdamW's highest learning rate; each None for that of the size. warmup: share of the
-    budget. checkpoints: how many, each at twice the budget's share of the one before. bf16: mixed precision, None
-    where the device is a GPU. seed: of the first weights; data_seed: of what is held out and the order of windows.
+    tokenizer is used, None to train one of `vocab` tokens. penalty: none, cosine, mse or increment; weight, layers
+    (None for all), penalty_schedule and target: as in `Penalty`. Of the budgets tokens (read in training) and minutes
+    at most one is given; none is an hour. read: million characters of text to read, None for all that a budget of
+    tokens can use. holdout: share of the text that only judges. window: context in tokens; batch: windows in one
+    forward pass; accumulate: passes in one step; rate: AdamW's highest learning rate; each None for that of the size.
+    warmup: share of the budget. checkpoints: how many, each at twice the budget's share of the one before. profile:
+    steps from one linearity profile to the next. bf16: mixed precision, None for where the device is a GPU. seed: of
+    the first weights; data_seed: of what is held out and of the order of windows.
     """
 
     text: tuple[str, ...]
@@ -41,6 +43,7 @@ class Recipe:
     weight: float = 0.5
     layers: tuple[int, ...] | None = None
     penalty_schedule: str = "constant"
+    target: float | None = None
     tokens: int | None = None
     minutes: float | None = None
     read: float | None = None
@@ -51,6 +54,7 @@ class Recipe:
     rate: float | None = None
     warmup: float = 0.02
     checkpoints: int = 6
+    profile: int = EVERY
     bf16: bool | None = None
     seed: int = 0
     data_seed: int = 0
@@ -79,7 +83,7 @@ class Recipe:
             added.check_layers(self.shape.layers)
 
     def _check_numbers(self) -> None:
-        for name in ("tokens", "minutes", "read", "window", "batch", "accumulate", "rate", "checkpoints"):
+        for name in ("tokens", "minutes", "read", "window", "batch", "accumulate", "rate", "checkpoints", "profile"):
             number = getattr(self, name)
             if number is not None and not 0 < number < math.inf:
                 raise RectilinearError(f"expected {name} above 0, got {number}")
@@ -97,10 +101,9 @@ class Recipe:
     @property
     def added(self) -> Penalty | None:
         """The penalty, None for none."""
-        # Checked for "none" too: a wrong weight is a mistake there as well.
-        penalty = Penalty(
-            "cosine" if self.penalty == NONE else self.penalty, self.weight, self.layers, self.penalty_schedule
-        )
+        # Made for "none" too: a wrong weight is a mistake there as well.
+        kind = "cosine" if self.penalty == NONE else self.penalty
+        penalty = Penalty(kind, self.weight, self.layers, self.penalty_schedule, self.target)
         return None if self.penalty == NONE else penalty
 
     @property
@@ -179,10 +182,12 @@ def _plain(found: dict[str, Any]) -> dict[str, Any]:
 def asked_for(file: str | Path | None, **asked: Any) -> Recipe:
     """Return the recipe in a file, or the default one, with what is asked for (not None) in place of its own.
 
-    A budget that is asked for takes the place of both. Raises RectilinearError where no text is named.
+    A budget that is asked for takes the place of both. Raises RectilinearError, one line, for a wrong recipe.
     """
     base = {} if file is None else dataclasses.asdict(Recipe.load(file))
     given = {name: value for name, value in asked.items() if value is not None}
     if {"tokens", "minutes"} & set(given):
         base |= {"tokens": None, "minutes": None}
-    return Recipe(**{"text": (), **base, **given})
+    recipe = Recipe(**{"text": (), **base, **given})
+    recipe.check()
+    return recipe

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ENDLESS = 1 << 30  # steps, where the budget is none of steps
+TENTHS = tuple(
+    (i + 1) / 10 for i in range(10)
+)  # of the budget: when checkpoints are due that only guard against a kill
 
 
 def arguments(

@@ -21,8 +21,8 @@ class LinearityTrainer(Trainer):
     """A Trainer that adds a penalty to the training loss; evaluation losses stay the model's own.
 
     penalty: None trains as Trainer does. layers_path: where the decoder stack is not found by itself. The rest as for
-    Trainer. The mean over tokens is over the real ones of all passes of a step (of each process by itself). The logged
-    `loss` is the sum of both; `penalty` is logged beside it. Gradient checkpointing must be non-reentrant.
+    Trainer. Over the passes of a step the penalty is the mean weighted by their real tokens (each process by itself).
+    The logged `loss` is the sum of both; `penalty`, its weighted part, is logged beside it.
 
     Raises ModelError where the stack is not found, a layer is not there, or several GPUs would share one process.
     """
@@ -39,7 +39,7 @@ class LinearityTrainer(Trainer):
                 raise ModelError("expected one GPU a process, got several: start with torchrun or accelerate launch")
         self._step_tokens: int | Tensor = 1
         self._added: Tensor | float = 0.0
-        self._added_from = 0
+        self._steps = 0  # that `_added` is of
 
     @property
     def share(self) -> float:
@@ -50,6 +50,7 @@ class LinearityTrainer(Trainer):
         """Return the batches of one step, and what the Trainer counts in them; count their real tokens too."""
         samples, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._step_tokens = sum(_tokens(sample) for sample in samples)
+        self._steps += 1
         return samples, items
 
     def compute_loss(
@@ -62,13 +63,10 @@ class LinearityTrainer(Trainer):
         """Return the model's loss and, while it trains, the penalty on top."""
         if self.penalty is None or not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        mask = inputs.get("attention_mask")
         with recorded(self._stack) as positions:
             loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        rows = self.penalty.rows(positions)
-        if mask is not None:
-            rows = rows.masked_fill(mask.to(rows.device) == 0, 0)
-        added = (self.penalty.factor(self.share) * rows.sum() / self._step_tokens).to(loss.device)
+        value = self.penalty(positions, inputs.get("attention_mask"))
+        added = self.penalty.factor(self.share) * _tokens(inputs) / self._step_tokens * value.to(loss.device)
         self._added = self._added + added.detach()
         # The Trainer divides by the passes of a step a loss that it takes for one pass' mean.
         loss = loss + added * (1 if self._scaled(num_items_in_batch) else self.current_gradient_accumulation_steps)
@@ -77,9 +75,8 @@ class LinearityTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with each loss, the mean penalty of the steps since the one before."""
         if self.penalty is not None and "loss" in logs:
-            steps = max(self.state.global_step - self._added_from, 1)
-            logs = {**logs, "penalty": float(self._added) / steps}
-            self._added, self._added_from = 0.0, self.state.global_step
+            logs = {**logs, "penalty": float(self._added) / max(self._steps, 1)}
+            self._added, self._steps = 0.0, 0
         super().log(logs, start_time)
 
     def _scaled(self, items: Tensor | int | None) -> bool:
