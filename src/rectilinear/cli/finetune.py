@@ -110,7 +110,7 @@ def finetune(
 
     A head on the last real token learns two classes, or rewards of answers. Each model is scanned before and after on
     the same windows of text. A seed is kept as soon as it is done; --resume goes on after the last. Reward models need
-    TRL: pip install 'rectilinear[reward]'; lora needs peft: pip install 'rectilinear[train]'.
+    the extra `reward`, which is TRL; lora needs the extra `train`.
     """
     budget = token_budget(tokens)
     if budget == "all":
