@@ -21,7 +21,7 @@ def scanned(tmp_path_factory, folder, text):
 def test_scan_writes_the_whole_folder(scanned):
     names = {p.relative_to(scanned).as_posix() for p in scanned.rglob("*") if p.is_file()}
     plots = {f"plots/{n}.{e}" for n in ("profile", "norms", "tails", "spectra", "carriers") for e in ("png", "svg")}
-    assert names == {"result.json", "arrays.safetensors", "layers.csv", "report.html", *plots}
+    assert names == {"result.json", "arrays.safetensors", "layers.csv", "report.html", "SHA256SUMS", *plots}
     document = json.loads((scanned / "result.json").read_text())
     layer = document["layers"][1]
     assert layer["layer"] == 1

@@ -10,9 +10,9 @@ from rectilinear.models.linear_block import LinearBlock
 from rectilinear.models.load import load
 from rectilinear.models.stack import decoder_stack
 from rectilinear.ops.heal import heal_, outline
-from rectilinear.ops.healing import budget, loop
 from rectilinear.ops.healing.places import places
 from rectilinear.ops.prune import prune
+from rectilinear.ops.training import budget, loop
 from rectilinear.results import Plan
 
 

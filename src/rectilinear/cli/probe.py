@@ -75,8 +75,8 @@ def probe(
     """Fit a linear probe at every position of the stream, and say how much of a task it reads (the paper's Figure 5).
 
     One forward pass a model; features lie in a temporary file. Several models are overlaid, with the gap of each to the
-    first. Needs scikit-learn: pip install 'rectilinear[probe]'. Writes a folder with probe.json, layers.csv, the plot
-    and a one-file report.html.
+    first. Needs the extra `probe`, which is scikit-learn. Writes a folder with probe.json, layers.csv, the plot and a
+    one-file report.html.
     """
     target = out or (None if json else Path(f"probe-{Path(task).name.split('.')[0]}"))
     from rectilinear.report.folder import check_writable

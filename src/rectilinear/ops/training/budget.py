@@ -81,8 +81,9 @@ class Books(TrainerCallback, ExportableState):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop where the budget is spent; ask for a checkpoint each time another mark is passed."""
-        passed = bisect_right(self.marks, self.share)
-        if self.share >= 1:
+        share = self.share  # once: the clock goes on, and the last step must both be kept and be the last
+        passed = bisect_right(self.marks, share)
+        if share >= 1:
             control.should_training_stop = True
         control.should_save = passed > self._passed
         self._passed = passed
