@@ -112,7 +112,7 @@ class _Run:
     def result(
         self, seeds: list[int], done: FinetuneResult | None, provenance: dict[str, Any], on_seed: OnSeed
     ) -> FinetuneResult:
-        """Make the seeds that are not done, one after the other, and return all."""
+        """Make the seeds that are not done, one after the other, and return these and those that were."""
         text = provenance.get("text", UNNAMED)
         if done is not None:
             _check_alike(done, {**self.recipe.facts(), "task": self._task(), "text": text, "model": self.name})
@@ -140,7 +140,7 @@ class _Run:
                 on_seed(Finetuned(seed, result, model, tokenizer, known.pad))
             del model  # before the next one is loaded
         assert result is not None
-        return replace(result, seeds=tuple(made[seed] for seed in sorted(seeds)))
+        return result
 
     def _task(self) -> dict[str, Any]:
         source = self.source
