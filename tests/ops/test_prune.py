@@ -177,7 +177,7 @@ def test_a_sweep_has_every_curve_and_leaves_the_model_alone(model, tmp_path):
     assert cut.result.cut.kl == pytest.approx(result.points[1].loss.kl, rel=1e-4)
     assert cut.result.parameters == result.points[1].parameters
     folder = result.save(tmp_path / "sweep")
-    assert {"sweep.json", "sweep.csv", "sweep.html", "plots"} == {p.name for p in folder.iterdir()}
+    assert {"sweep.json", "SHA256SUMS", "sweep.csv", "sweep.html", "plots"} == {p.name for p in folder.iterdir()}
     assert SweepResult.from_dict(json.loads((folder / "sweep.json").read_text())).points == result.points
 
 

@@ -71,6 +71,7 @@ def test_at_home_the_table_holds_the_held_out_score(result):
 def test_the_folder_holds_a_scan_for_each_text_and_a_page(result, tmp_path):
     out = result.save(tmp_path / "texts")
     assert {path.name for path in out.iterdir()} == {
+        "SHA256SUMS",
         "texts.json", "transfer.csv", "texts.html", "plots", "first", "second",
     }  # fmt: skip
     assert load(out / "first").layers == result.results["first"].layers

@@ -8,7 +8,29 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from rectilinear.results import LayerResult, Passage, ScanResult, Score, Sinks, Spectrum, Tails
+from rectilinear.results import (
+    EvalResult,
+    Guess,
+    HealPoint,
+    HealResult,
+    LayerResult,
+    Loss,
+    ModelResult,
+    Passage,
+    Plan,
+    Point,
+    PruneResult,
+    ScanResult,
+    Score,
+    Sinks,
+    Size,
+    Spectrum,
+    SweepResult,
+    Tails,
+    TextsResult,
+    TokenResult,
+    TokensResult,
+)
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -21,6 +43,35 @@ HOSTILE = (
     "a\nb",
     "$x^2$",
 )
+
+
+DENSE, CUT = Loss(30.0, 0.0), Loss(36.0, 0.2)
+
+
+@pytest.fixture
+def results(make_scan):
+    """One result of every kind that a notebook shows, a scan first."""
+    scan = make_scan(3)
+    plan = Plan((1, 2), 6, "kl", "refit", False, 0.1, HOSTILE[0], "0" * 16, {"judge_tokens": 10})
+    table = [[[0.5, 0.1], [0.2, 0.6]]] * 3
+    values, guesses = (0.2, 0.4), (Guess(HOSTILE[0], 0.5),) * 3
+    token = TokenResult(
+        0, 7, HOSTILE[0], values, values, values, values, values, (False, True), guesses, guesses, None, None
+    )
+    points = [Point("kl", "refit", remove, CUT, 1.2, 100, 50.0) for remove in ((), (1,), (1, 2))]
+    history = tuple(HealPoint(i, 64 * i, i / 10, 2.0 - i / 10) for i in (1, 2))
+    return [
+        scan,
+        TextsResult(
+            {"prose": scan, HOSTILE[0]: scan},
+            {k: {"heldout": table, "ordinary": table} for k in ("score", "increment")},
+        ),
+        SweepResult({}, 6, points[0], tuple(points[1:])),
+        TokensResult({"model": HOSTILE[0]}, (token,)),
+        EvalResult({}, (ModelResult(HOSTILE[0], {}, Size(6, 100, 400)),)),
+        PruneResult(plan, DENSE, CUT, 120, 100, 3.0),
+        HealResult(plan, {"loss": "kl", "train": "all"}, 10, 100, DENSE, CUT, DENSE, 500, history),
+    ]
 
 
 @pytest.fixture

@@ -9,7 +9,17 @@ import pytest
 
 from browser import CONTRAST, Watched, found
 from rectilinear.report.folder import load
-from rectilinear.report.html import compare_page, scan_page
+from rectilinear.report.html import (
+    compare_page,
+    eval_page,
+    prune_page,
+    scan_page,
+    sweep_page,
+    texts_page,
+    tokens_page,
+)
+from rectilinear.report.plots import overlay
+from rectilinear.report.sweep import sweep_figure
 from rectilinear.report.text import flowing, number, plain, token, visible
 
 api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'rectilinear[dev]'")
@@ -281,6 +291,22 @@ def test_text_stands_out_from_its_ground(show, scan, make_scan, scheme):
         assert page.evaluate(CONTRAST) == []
     page.add_style_tag(content="p { color: #999 !important; } body { background: #bbb !important; }")
     assert page.evaluate(CONTRAST)  # the measure sees what is poor
+
+
+def test_the_other_pages_are_quiet_and_readable_too(show, results):
+    _, texts, sweep, prompt, evaluation, cut, _ = results
+    pages = (
+        texts_page(texts, {"overlay": overlay(list(texts.results.values()), texts.names)}),
+        sweep_page(sweep, {"sweep": sweep_figure(sweep)}),
+        tokens_page(prompt),
+        eval_page(evaluation),
+        prune_page(cut, "Nothing was done."),
+    )
+    for html in pages:
+        page = show(html, color_scheme="dark")
+        assert page.evaluate(CONTRAST) == []
+        page.locator("#theme").click()
+        assert page.evaluate(CONTRAST) == []
 
 
 def test_a_phone_scrolls_down_only_and_a_finger_is_answered(show, scan):

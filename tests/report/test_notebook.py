@@ -11,51 +11,7 @@ from PIL import Image
 from pages import Seen
 from rectilinear.errors import ResultError
 from rectilinear.report.notebook import VIEWS
-from rectilinear.results import (
-    EvalResult,
-    Guess,
-    HealPoint,
-    HealResult,
-    Loss,
-    ModelResult,
-    Plan,
-    Point,
-    PruneResult,
-    Size,
-    SweepResult,
-    TextsResult,
-    TokenResult,
-    TokensResult,
-)
 from rectilinear.results.shown import Drawn, Shown
-
-HOSTILE = "<script>alert(1)</script>"
-PLAN = Plan((1, 2), 6, "kl", "refit", False, 0.1, HOSTILE, "0" * 16, {"judge_tokens": 10})
-DENSE, CUT = Loss(30.0, 0.0), Loss(36.0, 0.2)
-
-
-@pytest.fixture
-def results(make_scan):
-    """One of every kind."""
-    scan = make_scan(3)
-    table = [[[0.5, 0.1], [0.2, 0.6]]] * 3
-    values, guesses = (0.2, 0.4), (Guess(HOSTILE, 0.5),) * 3
-    token = TokenResult(
-        0, 7, HOSTILE, values, values, values, values, values, (False, True), guesses, guesses, None, None
-    )
-    points = [Point("kl", "refit", remove, CUT, 1.2, 100, 50.0) for remove in ((), (1,), (1, 2))]
-    history = tuple(HealPoint(i, 64 * i, i / 10, 2.0 - i / 10) for i in (1, 2))
-    return [
-        scan,
-        TextsResult(
-            {"prose": scan, HOSTILE: scan}, {k: {"heldout": table, "ordinary": table} for k in ("score", "increment")}
-        ),
-        SweepResult({}, 6, points[0], tuple(points[1:])),
-        TokensResult({"model": HOSTILE}, (token,)),
-        EvalResult({}, (ModelResult(HOSTILE, {}, Size(6, 100, 400)),)),
-        PruneResult(PLAN, DENSE, CUT, 120, 100, 3.0),
-        HealResult(PLAN, {"loss": "kl", "train": "all"}, 10, 100, DENSE, CUT, DENSE, 500, history),
-    ]
 
 
 def test_every_kind_of_result_shows_itself_as_compact_and_escaped_html(results):
@@ -82,7 +38,7 @@ def test_every_result_becomes_a_table(results):
     )
     assert rows["SweepResult"]["layers"].tolist() == ["", "1", "1 2"]
     assert rows["TokensResult"]["relative_error"].tolist() == [0.2, 0.4]
-    assert rows["EvalResult"]["name"].tolist() == [HOSTILE]
+    assert rows["EvalResult"]["name"].tolist() == [results[4].models[0].name]
     assert rows["PruneResult"]["layers"].tolist() == [6, 4]
     assert rows["HealResult"]["loss"].tolist() == [1.9, 1.8]
 

@@ -67,7 +67,7 @@ def test_the_table_shows_intervals_where_there_is_room(result):
 
 
 def test_models_of_unlike_depth_are_drawn_over_normalised_depth(result):
-    words = [getattr(shape, "words", "") for shape in probe_figure(result).shapes]
+    words = [getattr(shape, "words", "") for shape in probe_figure(result).plain()]
     assert "position of the stream (0: embedding)" in words and "more frequent class" in words
     uneven = replace(result, curves=(*result.curves, curve("third", 4)))
     words = [getattr(shape, "words", "") for shape in probe_figure(uneven).shapes]

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from rectilinear.core.spans import in_words
 from rectilinear.report.carriers import classes, strings, worst
-from rectilinear.report.heatmap import DEEP, SHADES, SHOWN, shade
+from rectilinear.report.heatmap import SHADES, SHOWN, shade
 from rectilinear.report.judged import sections
 from rectilinear.report.layerview import layer_views, passage_data
 from rectilinear.report.plots import overlay, scan_figures
@@ -250,7 +250,6 @@ def tokens_page(result: TokensResult) -> str:
         rows=[[_cell(one, layer) for layer in range(result.layers)] for one in shown],
         shade=shade,
         shades=SHADES,
-        deep=DEEP,
         figures=[],
     )
 
