@@ -1,10 +1,12 @@
 """What a penalty and a profile add to training: one JSON line a case, all in one run.
 
-    python benchmarks/train.py [--size mini] [--repeats 12] [--batch 8]
+    python benchmarks/train.py [--size mini] [--repeats 16] [--batch 4]
 
-Steps with and without each penalty alternate, each first in turn, on one model and one batch; the figure is the median
-of the ratios of neighbours, in processor time. The callback's share is arithmetic: one measured profile over `EVERY`
-measured steps of the size's own batch.
+Steps with and without each penalty alternate, each first in turn, on one model and one batch, in processor time:
+`added` is the median of the ratios of neighbours less one, with quartiles. `alone` is the time of the penalty by
+itself, forward and backward on the stream of such a step, over that of a step, the least of each: steadier on a machine
+with other work. The callback's share is arithmetic: one measured profile over `EVERY` measured steps of the size's own
+batch.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -37,8 +40,8 @@ def main() -> None:
     """Time steps with and without each penalty, and one profile."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--size", default="mini")
-    parser.add_argument("--repeats", type=int, default=12)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=4)
     asked = parser.parse_args()
 
     recipe = Recipe(("demo",), asked.size, batch=asked.batch)
@@ -65,6 +68,8 @@ def main() -> None:
         return time.process_time() - start
 
     step(None)
+    with recorded(stack) as stream, torch.no_grad():
+        model(**batch, use_cache=False)
     facts = {"size": asked.size, "tokens": ids.numel(), "threads": torch.get_num_threads()}
     plain = []
     for name, penalty in PENALTIES.items():
@@ -74,10 +79,10 @@ def main() -> None:
             seconds = {bool(p): step(p) for p in (first, second)}
             ratios.append(seconds[True] / seconds[False])
             plain.append(seconds[False])
-        told = {"case": f"penalty {name}", **facts, "added": round(statistics.median(ratios) - 1, 4)}
-        print(
-            json.dumps({**told, "quartiles": [round(q - 1, 4) for q in statistics.quantiles(ratios, n=4)]}), flush=True
-        )
+        low, median, high = (round(q - 1, 4) for q in statistics.quantiles(ratios, n=4))
+        alone = min(_timed(partial(_by_itself, penalty, stream)) for _ in range(5)) / min(plain)
+        told = {"case": f"penalty {name}", **facts, "added": median, "quartiles": [low, high]}
+        print(json.dumps({**told, "alone": round(alone, 4)}), flush=True)
 
     tokens = max(LEAST, PER_D * shape.width)
     text = torch.randint(1, shape.vocab, (tokens // shape.window, shape.window)).numpy()
@@ -95,6 +100,10 @@ def main() -> None:
         "every": EVERY,
         "share": round(profiled / (EVERY * one), 5),
     }))  # fmt: skip
+
+
+def _by_itself(penalty: Penalty, stream: list[torch.Tensor]) -> None:
+    penalty([x.detach().requires_grad_() for x in stream]).backward()
 
 
 def _timed(work: Callable[[], object]) -> float:

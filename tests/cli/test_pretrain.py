@@ -42,7 +42,7 @@ def test_a_model_is_trained_from_several_texts_then_a_sibling_from_its_recipe_an
     document = json.loads((out / "pretrain.json").read_text())
     assert document["corpus"]["documents"] + document["corpus"]["heldout"] == 60
     assert document["corpus"]["dropped"] == 1
-    assert document["provenance"]["command"].startswith("rectilinear ")
+    assert document["provenance"]["command"].startswith("rectilinear")
     options = ("--penalty", "cosine", "--weight", 2, "--layers", "1,3", "--penalty-schedule", "decay", "--json")
     sibling = json.loads(run(tmp_path / "cosine", "--recipe", out / "recipe.yaml", *options).stdout)
     changed = {name for name, value in sibling["recipe"].items() if value != document["recipe"][name]}
@@ -58,7 +58,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(texts, tmp_path):
     options = ("--penalty", "mse", "--weight", 2, "--lr", 1e-3, "--accumulate", 3, "--warmup", 0.1, "--tokens", "960")
     said = run(tmp_path / "run", "--text", texts[0], *SMALL, *options, "--dry-run").stdout
     for line in (
-        "model      tiny: 10 layers of width 128",
+        "model      tiny: 8 layers of width 96",
         "penalty    mse x 2",
         "budget     10 steps, 960 tokens",
         "step       2 x 3 windows of 16, 96 tokens",
@@ -67,6 +67,35 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(texts, tmp_path):
         assert line in said
     assert "budget     30 minutes" in run(tmp_path / "run", "--text", texts[0], "--minutes", 30, "--dry-run").stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_every_option_reaches_the_recipe(texts, tmp_path):
+    asked = {
+        "--penalty": ("penalty", "increment"),
+        "--target": ("target", 0.3),
+        "--read": ("read", 0.01),
+        "--holdout": ("holdout", 0.2),
+        "--tokenizer": ("tokenizer", "gpt2"),
+        "--size": ("size", "mini"),
+        "--window": ("window", 64),
+        "--batch": ("batch", 20),
+        "--accumulate": ("accumulate", 2),
+        "--lr": ("rate", 0.01),
+        "--warmup": ("warmup", 0.5),
+        "--profile": ("profile", 7),
+        "--checkpoints": ("checkpoints", 1),
+        "--seed": ("seed", 5),
+        "--data-seed": ("data_seed", 6),
+    }
+    out = tmp_path / "tokenizer"
+    run(out, "--text", texts[0], *SMALL, "--tokens", "32", "--bf16")
+    assert json.loads((out / "pretrain.json").read_text())["recipe"]["bf16"] is True
+    asked["--tokenizer"] = ("tokenizer", str(out))
+    given = [str(part) for option, (_, value) in asked.items() for part in (option, value)]
+    said = json.loads(run(tmp_path / "run", "--text", texts[0], "--tokens", "64", *given, "--json", "--no-bf16").stdout)
+    assert {name: said["recipe"][name] for name, _ in asked.values()} == dict(asked.values())
+    assert (said["recipe"]["bf16"], said["recipe"]["vocab"], said["vocab"]) == (False, None, 300)
+    assert said["corpus"]["heldout"] >= 8
 
 
 @pytest.mark.parametrize(

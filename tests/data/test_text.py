@@ -58,10 +58,14 @@ def test_a_byte_order_mark_and_windows_line_ends_are_no_text(tmp_path: Path) -> 
     assert documents(tmp_path / "a.txt", b"\xef\xbb\xbfone\r\ntwo") == ["one\ntwo"]
 
 
-@pytest.mark.parametrize("column", ["text", "content", "story", "context", "only"])
+@pytest.mark.parametrize("column", ["textbook", "text", "content", "story", "context", "only"])
 def test_json_lines_give_a_document_each(tmp_path: Path, column: str) -> None:
     rows = [{"n": 1, column: "one"}, {"n": 2, column: " "}, {"n": 3, column: "three"}]
     assert documents(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows))) == ["one", "three"]
+
+
+def test_a_textbook_is_taken_before_the_text_that_it_was_written_from(tmp_path: Path) -> None:
+    assert documents(tmp_path / "a.jsonl", json.dumps({"text": "source", "textbook": "taught"})) == ["taught"]
 
 
 def test_compressed_files_read_as_plain_ones(tmp_path: Path) -> None:

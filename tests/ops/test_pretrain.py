@@ -45,7 +45,7 @@ def losses(result):
 
 @pytest.mark.parametrize(
     ("size", "least", "most"),
-    [("tiny", 1e6, 2e6), ("mini", 10e6, 15e6), ("150m", 145.5e6, 154.5e6), ("650m", 630.5e6, 669.5e6)],
+    [("tiny", 0.75e6, 0.8e6), ("mini", 10e6, 15e6), ("150m", 145.5e6, 154.5e6), ("650m", 630.5e6, 669.5e6)],
 )
 def test_sizes_have_the_parameters_that_their_names_promise(size, least, most):
     recipe = Recipe(("demo",), size)
@@ -108,6 +108,8 @@ def test_a_recipe_trains_the_same_model_again(plain, tmp_path):
     assert (tmp_path / "again" / "recipe.yaml").read_text() == (out / "recipe.yaml").read_text()
     other = asked_for(out / "recipe.yaml", minutes=1.0, penalty="mse")
     assert (other.tokens, other.minutes, other.penalty, other.window) == (None, 1.0, "mse", 32)
+    larger = asked_for(out / "recipe.yaml", size="mini")
+    assert (larger.window, larger.vocab, larger.tokens) == (512, 4096, 384)
 
 
 class Killed(BaseException):
@@ -220,6 +222,12 @@ def test_wrong_recipes_are_one_line_and_leave_nothing(own, error, said, text, tm
     assert not list(tmp_path.iterdir())
 
 
+def test_several_processes_are_refused(text, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RectilinearError, match="one process to pretrain in"):
+        pretrain(tmp_path / "run", **options(text))
+
+
 def test_an_empty_text_is_refused(tmp_path):
     (tmp_path / "empty.txt").write_text("\n\n")
     with pytest.raises(TextError, match="two documents or more, one to train on and one to judge, got 0"):
@@ -286,10 +294,16 @@ def test_a_given_tokenizer_is_used(plain, text, tmp_path):
     assert (tmp_path / "run" / "tokenizer.json").read_text() == (out / "tokenizer.json").read_text()
 
 
-def test_a_budget_of_minutes_ends(text, tmp_path, monkeypatch):
-    result = pretrain(tmp_path / "run", **options(text, tokens=None, minutes=1 / 60))
-    assert result.history[-1].seconds >= 1
+def test_a_budget_of_minutes_ends_with_a_checkpoint_whatever_the_clock_says_meanwhile(text, tmp_path, monkeypatch):
+    """A clock that moves at each look, so that marks are passed between two looks and several at once."""
+    now = iter(range(1, 10**6))
+    monkeypatch.setattr("rectilinear.ops.training.budget.time.perf_counter", lambda: float(next(now)))
+    result = pretrain(tmp_path / "run", **options(text, tokens=None, minutes=2.0, checkpoints=4))
+    assert result.history[-1].seconds >= 120
     assert result.checkpoints[-1].step == result.history[-1].step
+    there = {path.name for path in (tmp_path / "run").glob("checkpoint-*")}
+    assert there == {checkpoint.folder for checkpoint in result.checkpoints}
+    assert 2 <= len(there) <= 4
 
 
 def test_the_sample_leaves_the_random_numbers_alone(plain, text):

@@ -94,7 +94,7 @@ def test_the_page_is_whole_and_escapes_text_from_data(result, tmp_path):
 
 
 def test_the_figure_has_a_curve_a_score_and_deviations_for_bands(result):
-    words = [getattr(shape, "words", "") for shape in finetune_figure(result).shapes]
+    words = [getattr(shape, "words", "") for shape in finetune_figure(result).plain()]
     assert {"paper, in-sample", "held-out", "ordinary"} <= set(words)
     assert finetune_figure(replace(result, seeds=(seed(0),))).shapes  # no deviation, no band
 

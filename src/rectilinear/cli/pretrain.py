@@ -46,7 +46,7 @@ def pretrain(
     ] = None,
     size: Annotated[
         str | None,
-        typer.Option(help="tiny (2M parameters), mini (14M), 150m, 650m: all Mistral.", show_default="tiny"),
+        typer.Option(help="tiny (0.8M parameters), mini (14M), 150m, 650m: all Mistral.", show_default="tiny"),
     ] = None,
     penalty: Annotated[
         str | None,

@@ -16,7 +16,7 @@ from typing import Any
 from rectilinear.data.demo import demo_documents
 from rectilinear.errors import TextError, first_line, nearest
 
-COLUMNS = ("text", "content", "story", "context")  # where a row's text is looked for, in this order
+COLUMNS = ("textbook", "text", "content", "story", "context")  # where a row's text is looked for, in this order
 END_OF_TEXT = "<|endoftext|>"
 ARTICLE = re.compile(r"^ ?= [^=\s](.*[^=\s])? = ?$")  # a top-level heading of WikiText
 SUFFIXES = (".txt", ".raw", ".md", ".json", ".jsonl", ".parquet", ".gz")  # a missing one of these is no data set

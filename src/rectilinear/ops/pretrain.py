@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -14,7 +15,7 @@ import torch
 from transformers.trainer import TRAINER_STATE_NAME
 
 from rectilinear.data.windows import Window
-from rectilinear.errors import ResultError, first_line
+from rectilinear.errors import RectilinearError, ResultError, first_line
 from rectilinear.models.load import device_of
 from rectilinear.models.mode import eval_mode
 from rectilinear.models.quiet import quiet
@@ -33,7 +34,7 @@ from rectilinear.results.pretraining import DOCUMENT, RECIPE, check_out
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-SAMPLE, TEMPERATURE = 200, 0.7  # tokens of the sample, and how freely they are drawn
+SAMPLE, TEMPERATURE = 300, 0.7  # tokens of the sample, and how freely they are drawn
 
 
 def pretrain(
@@ -61,6 +62,8 @@ def pretrain(
     that cannot be had; NonFiniteError where the loss is no number, whose checkpoints stay.
     """
     recipe = asked_for(file, **options)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RectilinearError("expected one process to pretrain in, got several: for many GPUs use LinearityTrainer")
     folder = Path(out)
     tell = on_progress or (lambda progress: None)
     _check_folder(folder, recipe, resume, force)
@@ -120,7 +123,7 @@ def _check_folder(folder: Path, recipe: Recipe, resume: bool, force: bool) -> No
         raise ResultError(f"expected a run to resume in {folder}, got no {RECIPE} there: leave --resume out")
     if (folder / DOCUMENT).is_file():
         raise ResultError(f"expected a run to resume in {folder}, got one that is done")
-    unlike = differences(Recipe.load(folder / RECIPE), recipe)
+    unlike = differences(asked_for(folder / RECIPE), recipe)
     if unlike:
         raise ResultError(
             f"expected the recipe of the run to resume, which had {unlike}: give --recipe {folder / RECIPE}"
@@ -186,11 +189,11 @@ def _judged(model: PreTrainedModel, held: Sequence[Window], recipe: Recipe) -> t
 
 def _history(points: Sequence[HealPoint], penalties: Sequence[float]) -> tuple[TrainPoint, ...]:
     """Return at most 200 points, the penalty taken out of the loss."""
-    added = thinned(tuple(replace(point, loss=p) for point, p in zip(points, penalties, strict=True)))
+    added = thinned(tuple(replace(point, loss=penalty) for point, penalty in zip(points, penalties, strict=True)))
     whole = thinned(tuple(points))
     return tuple(
-        TrainPoint(all_.step, all_.tokens, all_.seconds, all_.loss - p.loss, p.loss)
-        for all_, p in zip(whole, added, strict=True)
+        TrainPoint(both.step, both.tokens, both.seconds, both.loss - penalty.loss, penalty.loss)
+        for both, penalty in zip(whole, added, strict=True)
     )
 
 

@@ -253,12 +253,15 @@ def _kept(done: TraceResult, facts: dict[str, Any], found: Sequence[Checkpoint])
 
 
 def _fresh(done: TraceResult, found: Sequence[Checkpoint]) -> dict[int, TracePoint]:
-    """Return by step the checkpoints that were scanned after their weights were written."""
-    written = {one.step: one.written or 0.0 for one in found}
+    """Return by step the checkpoints that were scanned after their weights were written.
+
+    A scan's time is kept in whole seconds, so the files' is cut to them too.
+    """
+    written = {one.step: int(one.written or 0) for one in found}
     return {
         point.step: point
         for point in done.points
-        if written.get(point.step, 0.0) <= datetime.fromisoformat(point.time).timestamp()
+        if written.get(point.step, 0) <= datetime.fromisoformat(point.time).timestamp()
     }
 
 

@@ -109,7 +109,8 @@ def documents(sources: Iterable[Iterable[str]], *, characters: int | None, share
         if characters is not None and size >= characters:
             break
     order = np.random.default_rng(seed).permutation(len(found))
-    texts = [list(found.values())[i] for i in order]
+    every = list(found.values())
+    texts = [every[i] for i in order]
     held = 0
     judged: list[str] = []
     while texts and held < share * size:

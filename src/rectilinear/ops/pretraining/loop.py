@@ -60,6 +60,7 @@ class Judge(TrainerCallback, ExportableState):
         self.trainer: Pretrainer
         self.checkpoints: list[Checkpoint] = []
         self.passing: list[str] = []  # folders that go with the next checkpoint
+        self._reached = 0  # of the marks
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
@@ -71,6 +72,7 @@ class Judge(TrainerCallback, ExportableState):
         kept = state.stateful_callbacks[type(self).__name__]["attributes"]
         self.checkpoints = [Checkpoint(*values) for values in kept["checkpoints"]]
         self.passing = list(kept["passing"])
+        self._reached = bisect_right(self.marks, self.books.mark)
 
     def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Judge a model that is about to be saved; raises NonFiniteError where its weights are no numbers."""
@@ -84,10 +86,12 @@ class Judge(TrainerCallback, ExportableState):
                 "before it are good"
             ) from error
         found = Checkpoint(f"checkpoint-{state.global_step}", state.global_step, self.books.tokens, loss, bits)
-        if bisect_right(self.marks, self.books.share) > len(self.checkpoints):
+        reached = bisect_right(self.marks, self.books.mark)
+        if reached > self._reached or control.should_training_stop:
             self.checkpoints.append(found)
         else:
             self.passing.append(found.folder)
+        self._reached = reached
         self.trainer.log({"heldout_loss": loss, **({} if bits is None else {"heldout_bits_per_byte": bits})})
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:

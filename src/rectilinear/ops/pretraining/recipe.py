@@ -35,7 +35,7 @@ class Recipe:
     the first weights; data_seed: of what is held out and of the order of windows.
     """
 
-    text: tuple[str, ...]
+    text: tuple[str, ...] = ()
     size: str = "tiny"
     tokenizer: str | None = None
     vocab: int | None = None
@@ -95,7 +95,7 @@ class Recipe:
     @property
     def shape(self) -> Shape:
         """The size's shape, with what was asked for in place of its own."""
-        asked = {name: getattr(self, name) for name in ("window", "batch", "rate", "vocab")}
+        asked = {name: getattr(self, name) for name in ("vocab", "window", "batch", "rate")}
         return dataclasses.replace(SIZES[self.size], **{name: v for name, v in asked.items() if v is not None})
 
     @property
@@ -132,7 +132,9 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """Return the recipe as YAML."""
-        return yaml.safe_dump(_plain(dataclasses.asdict(self)), sort_keys=False, allow_unicode=True)
+        found = dataclasses.asdict(self)
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+        return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
@@ -143,10 +145,10 @@ class Recipe:
             raise ResultError(f"cannot read the recipe {path}: {first_line(error)}") from error
         if not isinstance(found, dict):
             raise ResultError(f"expected a recipe with one name: value a line in {path}, got {type(found).__name__}")
-        return cls(**fields_of(found))
+        return cls(**_fields(found))
 
 
-def fields_of(found: dict[str, Any]) -> dict[str, Any]:
+def _fields(found: dict[str, Any]) -> dict[str, Any]:
     """Return values fit for a Recipe's fields; raises ResultError for a name that is none, or another kind of value."""
     kinds = {field.name: str(field.type) for field in dataclasses.fields(Recipe)}
     for name, value in found.items():
@@ -175,19 +177,21 @@ def _fits(value: Any, kind: str) -> bool:
     return (isinstance(value, int) and bool({"int", "float"} & set(kinds))) or type(value).__name__ in kinds
 
 
-def _plain(found: dict[str, Any]) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
-
-
 def asked_for(file: str | Path | None, **asked: Any) -> Recipe:
     """Return the recipe in a file, or the default one, with what is asked for (not None) in place of its own.
 
-    A budget that is asked for takes the place of both. Raises RectilinearError, one line, for a wrong recipe.
+    A budget that is asked for takes the place of both, another size that of all that goes with a size; what goes with
+    it is written out, so that the recipe says the same when defaults change. Raises RectilinearError, one line, for a
+    wrong recipe.
     """
-    base = {} if file is None else dataclasses.asdict(Recipe.load(file))
+    base = Recipe() if file is None else Recipe.load(file)
     given = {name: value for name, value in asked.items() if value is not None}
     if {"tokens", "minutes"} & set(given):
-        base |= {"tokens": None, "minutes": None}
-    recipe = Recipe(**{"text": (), **base, **given})
+        base = dataclasses.replace(base, tokens=None, minutes=None)
+    if given.get("size", base.size) != base.size:
+        base = dataclasses.replace(base, vocab=None, window=None, batch=None, rate=None)
+    recipe = dataclasses.replace(base, **given)
     recipe.check()
-    return recipe
+    own = recipe.shape
+    vocab = own.vocab if recipe.tokenizer is None else None
+    return dataclasses.replace(recipe, vocab=vocab, window=own.window, batch=own.batch, rate=own.rate)

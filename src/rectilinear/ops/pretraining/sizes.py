@@ -41,8 +41,8 @@ class Shape:
 
 # The paper names sizes and family, not shapes: these are ours, with its 32,000 tokens of Mistral.
 SIZES = {
-    "tiny": Shape(10, 128, 320, 4, 2, 2048, tied=True, window=256, batch=8, rate=3e-3),
-    "mini": Shape(12, 320, 768, 10, 5, 4096, tied=True, window=256, batch=32, rate=2e-3),
+    "tiny": Shape(8, 96, 152, 4, 2, 2048, tied=True, window=512, batch=4, rate=3e-3),
+    "mini": Shape(12, 320, 768, 10, 5, 4096, tied=True, window=512, batch=16, rate=2e-3),
     "150m": Shape(12, 768, 3072, 12, 4, 32000, tied=False, window=512, batch=128, rate=1e-3),
     "650m": Shape(24, 1280, 5120, 20, 5, 32000, tied=False, window=512, batch=256, rate=6e-4),
 }

@@ -62,6 +62,11 @@ class Books(TrainerCallback, ExportableState):
         """Return the share of the budget that is spent, at most 1."""
         return min(1.0, {"steps": self.steps, "tokens": self.tokens, "seconds": self.seconds}[self.kind] / self.size)
 
+    @property
+    def mark(self) -> float:
+        """Return the last mark that a step has passed, 0 before the first."""
+        return self.marks[self._passed - 1] if self._passed else 0.0
+
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
         points = [[p.step, p.tokens, p.seconds, p.loss] for p in self.points]
@@ -81,11 +86,11 @@ class Books(TrainerCallback, ExportableState):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop where the budget is spent; ask for a checkpoint each time another mark is passed."""
-        share = self.share  # once: the clock goes on, and the last step must both be kept and be the last
+        share = self.share  # read once: a clock goes on
         passed = bisect_right(self.marks, share)
         if share >= 1:
             control.should_training_stop = True
-        control.should_save = passed > self._passed
+        control.should_save = passed > self._passed or (share >= 1 and bool(self.marks))
         self._passed = passed
 
     def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
