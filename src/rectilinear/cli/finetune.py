@@ -134,10 +134,11 @@ def finetune(
         "batch_tokens": batch_tokens,
         "layers_path": layers_path,
     }
+    from rectilinear.data.preferences import read_lessons
     from rectilinear.data.text import read_text
 
     source = read_text(text)
-    lessons = _lessons(task, test, test_examples)
+    lessons = read_lessons(task, test=test, test_limit=test_examples)
     loading: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
     if dry_run:
         from rectilinear.cli.dry import tell_facts
@@ -196,15 +197,6 @@ def _before(target: Path | None, *, force: bool, resume: bool, looks: bool) -> F
     if target is not None and not looks:
         check_writable(target, force, DOCUMENT)
     return None
-
-
-def _lessons(task: str, test: str | None, test_limit: int | None) -> Task | Pairs:
-    from rectilinear.data.preferences import REWARD, are_pairs, read_pairs
-    from rectilinear.data.tasks import read_task
-
-    if task == REWARD or are_pairs(task):
-        return read_pairs(task, test=test, test_limit=test_limit)
-    return read_task(task, test=test, test_limit=test_limit)
 
 
 def _forecast(model: str, lessons: Task | Pairs, wishes: dict[str, Any], loading: dict[str, Any]) -> dict[str, Any]:
