@@ -20,7 +20,7 @@ from rectilinear.cli.options import (
     slug,
     token_budget,
 )
-from rectilinear.cli.progress import progress_bar
+from rectilinear.cli.progress import hint, progress_bar
 from rectilinear.errors import RectilinearError, ResultError
 
 if TYPE_CHECKING:
@@ -149,7 +149,8 @@ def finetune(
             {**facts, "seeds": left, "text": source.id, "out": None if target is None else str(target)}, json=json
         )
         return
-    with progress_bar(Console(stderr=True)) as show:
+    kept = [done] if done else []
+    with hint(lambda: _kept(kept, seeds, target)), progress_bar(Console(stderr=True)) as show:
         show(f"looking for {model}", 0, None, "")
         from rectilinear.ops.finetune import finetune as run
 
@@ -160,10 +161,9 @@ def finetune(
             if target is not None:
                 from rectilinear.report.finetuning import keep_seed
 
-                fresh = done is None and len(made.result.seeds) == 1
-                keep_seed(
-                    made.result, made.seed, target, made.save_model if keep_models else None, fresh=fresh, force=force
-                )
+                weights = made.save_model if keep_models else None
+                keep_seed(made.result, made.seed, target, weights, fresh=not kept, force=force)
+                kept.append(made.result)
 
         result = run(
             model,
@@ -185,6 +185,11 @@ def finetune(
     _printed(result, target, json=json)
 
 
+def _kept(kept: list[FinetuneResult], seeds: int, target: Path | None) -> str:
+    """Return what is there to go on from, "" for nothing."""
+    return f"{len(kept[-1].seeds)} of {seeds} seeds are kept in {target}: go on with --resume" if kept else ""
+
+
 def _before(target: Path | None, *, force: bool, resume: bool, looks: bool) -> FinetuneResult | None:
     """Return what is in the folder to go on from; raises ResultError where the folder must not be written."""
     if force and resume:
@@ -195,6 +200,10 @@ def _before(target: Path | None, *, force: bool, resume: bool, looks: bool) -> F
     if resume and target is not None and target.exists():
         return load_finetune(target)
     if target is not None and not looks:
+        if not force and (target / DOCUMENT).is_file():
+            raise ResultError(
+                f"{target} holds seeds: go on with --resume, replace it with --force, or choose another --out"
+            )
         check_writable(target, force, DOCUMENT)
     return None
 
