@@ -14,6 +14,7 @@ from rectilinear.cli import (
     delta,
     evaluate,
     explore,
+    finetune,
     heal,
     judge,
     pretrain,
@@ -49,6 +50,7 @@ COMMANDS: dict[str, dict[str, tuple[Callable[..., None], str | None]]] = {  # by
     },
     "Train": {
         "pretrain": (pretrain.pretrain, pretrain.EPILOG),
+        "finetune": (finetune.finetune, finetune.EPILOG),
     },
     "Judge": {
         "eval": (evaluate.evaluate, evaluate.EPILOG),

@@ -17,12 +17,13 @@ from rectilinear.report.plots import overlay, scan_figures
 from rectilinear.report.shapes import Drawing
 from rectilinear.report.story import compared, finding, least_linear, notes
 from rectilinear.report.svg import inline
-from rectilinear.report.text import between, flowing, number, percent, plain, signed, token, visible
+from rectilinear.report.text import between, flowing, number, percent, plain, plus_minus, signed, token, visible
 from rectilinear.report.training import story
 from rectilinear.report.values import Values, carrier_values, overlay_values, scan_values
 from rectilinear.results import (
     DeltaResult,
     EvalResult,
+    FinetuneResult,
     JudgeResult,
     ProbeResult,
     PruneResult,
@@ -91,6 +92,11 @@ CAPTIONS = {
         "Top: score and increment score on unseen text, before (dashed) and after (solid). Below each, the change with "
         "its 95 % interval over the same held-out documents for both models; red diamonds mark layers where the "
         "interval of the held-out change excludes 0. One layer in twenty does so by chance alone.",
+    ),
+    "finetune": (
+        "What fine-tuning does to each layer",
+        "Change of increment score and score from before to after, mean over seeds with a standard deviation: by the "
+        "paper's in-sample formula (dashed), on unseen text (blue), and without sink tokens (orange).",
     ),
     "probe": (
         "Accuracy along the stream",
@@ -198,6 +204,25 @@ def delta_page(result: DeltaResult, figures: dict[str, Drawing]) -> str:
     return _render("delta.html.j2", result=result, facts=result.provenance, figures=_drawn(figures))
 
 
+def finetune_page(
+    result: FinetuneResult, figures: dict[str, Drawing], labels: Mapping[str, str], losses: Mapping[int, str]
+) -> str:
+    """Return fine-tunings of one model as a single HTML document.
+
+    labels: names of the three scores; losses: of each seed, in a few characters.
+    """
+    layers = {kind: result.layer_changes("increment", kind) for kind in labels}
+    return _render(
+        "finetune.html.j2",
+        result=result,
+        facts=result.provenance,
+        labels=labels,
+        layers=layers,
+        losses=losses,
+        figures=_drawn(figures),
+    )
+
+
 def probe_page(result: ProbeResult, figures: dict[str, Drawing]) -> str:
     """Return linear probes of one model or several as a single HTML document."""
     return _render("probe.html.j2", result=result, facts=result.provenance, figures=_drawn(figures))
@@ -287,7 +312,7 @@ def environment(*packages: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (flowing, number, percent, plain, signed, token, visible)
+    filters = (flowing, number, percent, plain, plus_minus, signed, token, visible)
     made.filters |= {one.__name__: one for one in filters}
     made.globals["between"] = between
     return made

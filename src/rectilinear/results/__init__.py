@@ -17,6 +17,7 @@ from rectilinear.results.evaluation import (
     TaskScore,
     TextScore,
 )
+from rectilinear.results.finetuning import FinetuneResult, SeedResult, Spread
 from rectilinear.results.healing import HealPoint, HealResult, thinned
 from rectilinear.results.judging import JudgeResult
 from rectilinear.results.plan import Loss, Plan, PruneResult
@@ -49,6 +50,7 @@ __all__ = [
     "DeltaResult",
     "Divergence",
     "EvalResult",
+    "FinetuneResult",
     "Guess",
     "HealPoint",
     "HealResult",
@@ -70,10 +72,12 @@ __all__ = [
     "PruneResult",
     "ScanResult",
     "Score",
+    "SeedResult",
     "Sinks",
     "Size",
     "Spectrum",
     "Speed",
+    "Spread",
     "SubmoduleScore",
     "SweepResult",
     "Tails",
