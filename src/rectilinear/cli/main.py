@@ -21,6 +21,7 @@ from rectilinear.cli import (
     probe,
     prune,
     report,
+    reproduce,
     scan,
     tokens,
     trace,
@@ -55,6 +56,9 @@ COMMANDS: dict[str, dict[str, tuple[Callable[..., None], str | None]]] = {  # by
     "Judge": {
         "eval": (evaluate.evaluate, evaluate.EPILOG),
         "judge": (judge.judge, judge.EPILOG),
+    },
+    "Prove": {
+        "reproduce": (reproduce.reproduce, reproduce.EPILOG),
     },
     "Show": {
         "explore": (explore.explore, explore.EPILOG),

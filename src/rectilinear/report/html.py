@@ -27,6 +27,7 @@ from rectilinear.results import (
     JudgeResult,
     ProbeResult,
     PruneResult,
+    ReproductionResult,
     ScanResult,
     SweepResult,
     TextsResult,
@@ -228,6 +229,28 @@ def probe_page(result: ProbeResult, figures: dict[str, Drawing]) -> str:
     return _render("probe.html.j2", result=result, facts=result.provenance, figures=_drawn(figures))
 
 
+def reproduction_page(
+    result: ReproductionResult,
+    figures: dict[str, Drawing],
+    counted: str,
+    tables: Mapping[str, Sequence[tuple[str, str, str]]],
+) -> str:
+    """Return a reproduction as a single HTML document.
+
+    counted: how many claims hold; tables: by part, rows of label, paper and measured.
+    """
+    captions = {part.name: (part.title, f"After {part.source}.") for part in result.parts}
+    return _render(
+        "reproduction.html.j2",
+        result=result,
+        facts=result.provenance,
+        counted=counted,
+        tables=tables,
+        drawn={one["name"]: one for one in _drawn(figures, captions=captions)},
+        figures=[],
+    )
+
+
 def eval_page(result: EvalResult) -> str:
     """Return an evaluation as a single HTML document."""
     return _render("eval.html.j2", result=result, facts=result.provenance, sections=sections(result), figures=[])
@@ -323,12 +346,15 @@ def _render(template: str, **values: Any) -> str:
 
 
 def _drawn(
-    figures: dict[str, Drawing], values: dict[str, Values] | None = None, link: str = ""
+    figures: dict[str, Drawing],
+    values: dict[str, Values] | None = None,
+    link: str = "",
+    captions: Mapping[str, tuple[str, str]] = CAPTIONS,
 ) -> list[dict[str, Any]]:
     """Return the figures of a page with captions and tables; their hits lead to `link` and the row's number."""
     drawn = []
     for name, figure in figures.items():
-        title, caption = CAPTIONS[name]
+        title, caption = captions[name]
         picture = Markup(inline(figure, title, link))
         behind = (values or {}).get(name)
         drawn.append({"name": name, "title": title, "caption": caption, "svg": picture, "behind": behind})

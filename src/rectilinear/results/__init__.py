@@ -23,6 +23,18 @@ from rectilinear.results.judging import JudgeResult
 from rectilinear.results.plan import Loss, Plan, PruneResult
 from rectilinear.results.pretraining import Checkpoint, PretrainResult, TrainPoint
 from rectilinear.results.probe import ProbeCurve, ProbePoint, ProbeResult
+from rectilinear.results.reproduction import (
+    FAILS,
+    HOLDS,
+    UNTESTABLE,
+    Plot,
+    PlotCurve,
+    Reproduced,
+    ReproductionResult,
+    Row,
+    Run,
+    Verdict,
+)
 from rectilinear.results.scan import (
     MOMENTS,
     MOMENTS_DOCUMENT,
@@ -41,9 +53,12 @@ from rectilinear.results.tokens import Guess, TokenResult, TokensResult
 from rectilinear.results.trace import LayerScores, TracePoint, TraceResult
 
 __all__ = [
+    "FAILS",
+    "HOLDS",
     "MOMENTS",
     "MOMENTS_DOCUMENT",
     "SCHEMA",
+    "UNTESTABLE",
     "Change",
     "Changes",
     "Checkpoint",
@@ -63,6 +78,8 @@ __all__ = [
     "ModelResult",
     "Passage",
     "Plan",
+    "Plot",
+    "PlotCurve",
     "Point",
     "PretrainResult",
     "ProbeCurve",
@@ -70,6 +87,10 @@ __all__ = [
     "ProbeResult",
     "Protocol",
     "PruneResult",
+    "Reproduced",
+    "ReproductionResult",
+    "Row",
+    "Run",
     "ScanResult",
     "Score",
     "SeedResult",
@@ -89,6 +110,7 @@ __all__ = [
     "TracePoint",
     "TraceResult",
     "TrainPoint",
+    "Verdict",
     "clean",
     "mean",
     "thinned",

@@ -21,7 +21,7 @@ class Spread:
     """A mean over seeds and its standard deviation (n - 1 below the sum); None where there is nothing to tell it by."""
 
     mean: float | None
-    std: float | None
+    std: float | None = None
 
     @classmethod
     def of(cls, values: Sequence[float | None]) -> Spread:
