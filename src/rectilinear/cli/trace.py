@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from rectilinear.cli.console import Console
+from rectilinear.cli.hold import hold
 from rectilinear.cli.options import (
     BatchTokens,
     Device,
@@ -140,6 +141,7 @@ def trace(
 
         _tell(outline(model, **where, **wishes, done=done), source.id, target, json=json)
         return
+    hold(target)
     kept: list[TraceResult] = []
 
     def on_scan(so_far: TraceResult, scan: ScanResult) -> None:
@@ -176,10 +178,10 @@ def trace(
 
 @contextmanager
 def _hint(kept: list[TraceResult], target: Path | None) -> Iterator[None]:
-    """Say on an interrupt what is there to go on from."""
+    """Say on an interrupt or a SIGTERM what is there to go on from."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         if kept:
             done, every = len(kept[-1].points), len(kept[-1].provenance["steps"])
             said = f"{done} of {every} checkpoints are scanned and kept in {target}: go on with --resume"
