@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
+from rectilinear.cli.console import Console
+from rectilinear.cli.hold import hold
 from rectilinear.cli.options import (
     BatchTokens,
     Device,
@@ -149,6 +150,7 @@ def finetune(
             {**facts, "seeds": left, "text": source.id, "out": None if target is None else str(target)}, json=json
         )
         return
+    hold(target)
     kept = [done] if done else []
     with hint(lambda: _kept(kept, seeds, target)), progress_bar(Console(stderr=True)) as show:
         show(f"looking for {model}", 0, None, "")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from rich.console import Console
+from rectilinear.cli.console import Console
 
 
 class Show(Protocol):
@@ -54,10 +54,10 @@ def progress_bar(console: Console, unit: str = "tokens") -> Iterator[Show]:
 
 @contextmanager
 def hint(kept: Callable[[], str]) -> Iterator[None]:
-    """Say on an interrupt, on standard error, what is there to go on from, where `kept` returns anything."""
+    """Say on standard error, on an interrupt or a SIGTERM, what there is to go on from, if `kept` returns anything."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         if said := kept():
             Console(stderr=True, soft_wrap=True, highlight=False).print(said, markup=False)
         raise

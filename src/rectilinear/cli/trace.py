@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from rectilinear.cli.console import Console
+from rectilinear.cli.hold import hold
 from rectilinear.cli.options import (
     BatchTokens,
     Device,
@@ -138,6 +139,7 @@ def trace(
 
         _tell(outline(model, **where, **wishes, done=done), source.id, target, json=json)
         return
+    hold(target)
     kept: list[TraceResult] = []
 
     def on_scan(so_far: TraceResult, scan: ScanResult) -> None:
