@@ -130,5 +130,5 @@ class KeptMoments:
                 raise ResultError(f"expected moments of schema {SCHEMA} in {file}; scan again")
             facts = {name: document[name] for name in FACTS}
             return cls(place, document["layers"], facts, tuple(document["sink_thresholds"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
             raise ResultError(f"cannot read {file}: {error}; scan again") from error

@@ -114,7 +114,7 @@ class Maps:
                     )
                     for kind in KINDS
                 )
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             raise ResultError(f"cannot read {path}: {error}; fit them again without --maps") from error
         return cls(layer, lens, thresholds, header)
 
