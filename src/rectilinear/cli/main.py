@@ -10,7 +10,21 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from rectilinear.cli import delta, evaluate, heal, judge, pretrain, probe, prune, report, scan, tokens, trace, verify
+from rectilinear.cli import (
+    delta,
+    evaluate,
+    heal,
+    judge,
+    merge,
+    pretrain,
+    probe,
+    prune,
+    report,
+    scan,
+    tokens,
+    trace,
+    verify,
+)
 from rectilinear.errors import RectilinearError
 
 app = typer.Typer(
@@ -24,6 +38,7 @@ app = typer.Typer(
 COMMANDS: dict[str, dict[str, tuple[Callable[..., None], str | None]]] = {  # by panel of the help
     "Measure": {
         "scan": (scan.scan, scan.EPILOG),
+        "merge": (merge.merge, merge.EPILOG),
         "tokens": (tokens.tokens, tokens.EPILOG),
         "trace": (trace.trace, trace.EPILOG),
         "delta": (delta.delta, delta.EPILOG),
