@@ -13,7 +13,21 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from rectilinear.cli import delta, evaluate, heal, judge, pretrain, probe, prune, report, scan, tokens, trace, verify
+from rectilinear.cli import (
+    delta,
+    evaluate,
+    heal,
+    judge,
+    merge,
+    pretrain,
+    probe,
+    prune,
+    report,
+    scan,
+    tokens,
+    trace,
+    verify,
+)
 from rectilinear.cli.console import Console
 from rectilinear.cli.hold import HELD
 from rectilinear.errors import RectilinearError
@@ -30,6 +44,7 @@ app = typer.Typer(
 COMMANDS: dict[str, dict[str, tuple[Callable[..., None], str | None]]] = {  # by panel of the help
     "Measure": {
         "scan": (scan.scan, scan.EPILOG),
+        "merge": (merge.merge, merge.EPILOG),
         "tokens": (tokens.tokens, tokens.EPILOG),
         "trace": (trace.trace, trace.EPILOG),
         "delta": (delta.delta, delta.EPILOG),

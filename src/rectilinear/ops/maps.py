@@ -22,7 +22,7 @@ from rectilinear.models.stack import decoder_stack, watch, width
 from rectilinear.ops.forecast import context
 from rectilinear.ops.kept import KeptMoments
 from rectilinear.ops.layers import Position, Rows, enter
-from rectilinear.ops.scan import rows_of, run_batch
+from rectilinear.ops.passes import rows_of, run_batch
 from rectilinear.results import MOMENTS, SCHEMA
 
 if TYPE_CHECKING:
