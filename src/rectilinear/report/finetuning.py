@@ -130,7 +130,7 @@ def finetune_figure(result: FinetuneResult) -> Drawing:
             mean, std = (values_of(getattr(spread, part) for spread in spreads) for part in ("mean", "std"))
             dash = DASHED if kind == "paper" else ()
             curves.append(Curve(x, mean, COLOURS[kind], label, MARKERS[kind], dash, (mean - std, mean + std)))
-        panels.append(Panel(f"{title}, after − before, mean ± standard deviation over seeds", [zero, *curves]))
+        panels.append(Panel(title, [zero, *curves]))
     return stacked(panels, "layer", (x[0] - 0.5, x[-1] + 0.5), 240, legend=curves)
 
 
