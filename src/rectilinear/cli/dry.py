@@ -9,9 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from rectilinear.cli.console import Console
 
 if TYPE_CHECKING:
     from rectilinear.ops.forecast import Forecast

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
+from rectilinear.cli.console import Console
+from rectilinear.cli.hold import hold
 from rectilinear.cli.options import BatchTokens, Device, Dtype, Force, Json, TrustRemoteCode, token_budget
 from rectilinear.cli.progress import progress_bar
 from rectilinear.errors import RectilinearError
@@ -120,6 +121,7 @@ def evaluate(
         for line in (*plan, *(_foreseen(*asked) if asked else ()), f"writes     {out or 'nothing'}"):
             Console(soft_wrap=True, highlight=False).print(line, markup=False)
         return
+    hold(out)
     options["passages"] = _passages(lambada, lambada_limit)
     loading = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
     result = _measure(names, reference, source, options, loading, lambada, asked)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
+from rectilinear.cli.console import Console
+from rectilinear.cli.hold import hold
 from rectilinear.cli.options import (
     Device,
     Dtype,
@@ -140,6 +141,7 @@ def prune(
     target = out or (None if json else Path(f"{slug(model)}-{'sweep' if counts else 'cut'}"))
     if target is not None and not dry_run:
         check_writable(target, force, "sweep.json" if counts else "plan.json")
+        hold(target)
     source, judge = read_text(text), None if judge_text is None else read_text(judge_text)
     with progress_bar(Console(stderr=True)) as show:
         show(f"loading {model}", 0, None, "")

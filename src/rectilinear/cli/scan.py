@@ -13,8 +13,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from rectilinear.cli.console import Console
+from rectilinear.cli.hold import hold
 from rectilinear.cli.options import (
     BatchTokens,
     Device,
@@ -136,6 +137,7 @@ def scan(
 
         tell(model, loading, sizes, text=", ".join(source.id for source in sources.values()), out=target, json=json)
         return
+    hold(target)
     with progress_bar(Console(stderr=True)) as show, _beside(target, keep_moments) as moments:
         show(f"loading {model}", 0, None, "")
         from rectilinear.models.load import load

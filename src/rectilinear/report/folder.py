@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ import safetensors.numpy
 
 from rectilinear.errors import ResultError
 from rectilinear.report.checksums import write_sums
+from rectilinear.report.lock import locked
 from rectilinear.results import MOMENTS, MOMENTS_DOCUMENT, ScanResult
 
 if TYPE_CHECKING:
@@ -111,14 +112,18 @@ def _draw(result: ScanResult, folder: Path, *, png: bool) -> None:
     (folder / PAGE).write_text(scan_page(result, figures), encoding="utf-8")
 
 
-def write_figures(figures: dict[str, Drawing], folder: Path, *, png: bool) -> None:
-    """Write each figure as SVG and, if asked, as PNG."""
+def write_figures(
+    figures: dict[str, Drawing], folder: Path, *, png: bool, titles: Mapping[str, str] | None = None
+) -> None:
+    """Write each figure as SVG, under its title in `titles` or that of its kind, and, if asked, as PNG."""
     from rectilinear.report.html import CAPTIONS
     from rectilinear.report.svg import svg
 
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
-        (folder / f"{name}.svg").write_text(svg(figure, CAPTIONS[name][0]), encoding="utf-8")
+        (folder / f"{name}.svg").write_text(
+            svg(figure, CAPTIONS[name][0] if titles is None else titles[name]), encoding="utf-8"
+        )
         if png:
             from rectilinear.report.png import png as paint
 
@@ -162,23 +167,24 @@ def check_writable(out: Path, force: bool, marker: str = DOCUMENT) -> None:
 def write_folder(out: Path, fill: Callable[[Path], None], *, force: bool, marker: str) -> Path:
     """Let `fill` write into a temporary neighbour of `out`, add checksums, then put it in its place.
 
-    Raises ResultError where `out` must not be replaced or the disk refuses; the neighbour never stays.
+    Raises ResultError where `out` must not be replaced, another process writes it or the disk refuses; the neighbour
+    never stays.
     """
-    check_writable(out, force, marker)
-    part = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-        fresh = part / "new"
-        fresh.mkdir()  # not `part` itself, which only its owner may read
-        fill(fresh)
-        write_sums(fresh)
-        _swap(fresh, out, part / "old")
-    except OSError as error:
-        raise ResultError(f"cannot write {out}: {error.strerror or error}; nothing was kept") from error
-    finally:
-        if part is not None:
-            shutil.rmtree(part, ignore_errors=True)
+    with locked(out):
+        check_writable(out, force, marker)
+        part = None
+        try:
+            part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+            fresh = part / "new"
+            fresh.mkdir()  # not `part` itself, which only its owner may read
+            fill(fresh)
+            write_sums(fresh)
+            _swap(fresh, out, part / "old")
+        except OSError as error:
+            raise ResultError(f"cannot write {out}: {error.strerror or error}; nothing was kept") from error
+        finally:
+            if part is not None:
+                shutil.rmtree(part, ignore_errors=True)
     return out
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from rectilinear.errors import ResultError
 from rectilinear.results.document import SCHEMA, clean
+from rectilinear.results.shown import Drawn
 
 KINDS = ("paper", "heldout", "ordinary")
 
@@ -52,8 +53,8 @@ class LayerDelta:
     increment: Changes
 
 
-@dataclass(frozen=True)
-class DeltaResult:
+@dataclass(frozen=True, repr=False)
+class DeltaResult(Drawn):
     """Two scans of the same windows, the second minus the first.
 
     before, after: of each scan model, revision, fingerprint, model_type, dtype, device. mean: changes of the means over

@@ -11,6 +11,7 @@ from typing import Any
 from rectilinear.errors import ResultError
 from rectilinear.results.document import SCHEMA, clean
 from rectilinear.results.scan import ScanResult, Score
+from rectilinear.results.shown import Drawn
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class TracePoint:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class TraceResult:
+@dataclass(frozen=True, repr=False)
+class TraceResult(Drawn):
     """Scans of the checkpoints of one training on the same windows, in the order of their steps.
 
     provenance: model, steps (of all checkpoints, those not scanned yet too), text, windows (fingerprint of the tokens),
