@@ -240,7 +240,7 @@ def reproduction_page(
 
     counted: how many claims hold; tables: by part, rows of label, paper and measured.
     """
-    captions = {part.name: (part.title, f"After {part.source}.") for part in result.parts}
+    captions = {part.name: (visible(part.title), f"After {visible(part.source)}.") for part in result.parts}
     return _render(
         "reproduction.html.j2",
         result=result,
