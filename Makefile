@@ -1,8 +1,8 @@
-# make demo | test | check | fix | bench | clean
+# make demo | test | check | fix | fuzz | bench | clean
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check fix bench clean
+.PHONY: demo test check fix fuzz bench clean
 .DEFAULT_GOAL := check
 
 # The stamp follows what is to be installed, so a changed dependency installs again.
@@ -27,6 +27,10 @@ check: .venv/.installed
 fix: .venv/.installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# A hundred thousand files that are nearly right, drawn anew each time: minutes to an hour.
+fuzz: .venv/.installed
+	FUZZ_EXAMPLES=4400 $(BIN)/python -m pytest tests/test_fuzz.py
 
 bench: .venv/.installed
 	$(BIN)/python benchmarks/scan.py
