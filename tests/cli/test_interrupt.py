@@ -23,14 +23,14 @@ scan.cut_pieces = cut_pieces
 """
 COMPUTING = """
 import os, signal
-from rectilinear.ops import scan
-forward, calls = scan.forward, []
+from rectilinear.ops import passes
+forward, calls = passes.forward, []
 def interrupted(*arguments):
     calls.append(1)
     if len(calls) == 2:
         os.kill(os.getpid(), signal.SIGINT)
     forward(*arguments)
-scan.forward = interrupted
+passes.forward = interrupted
 """
 WRITING = """
 import os, signal

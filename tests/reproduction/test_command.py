@@ -27,7 +27,7 @@ def test_a_part_is_run_measured_judged_and_written(recipes, reproduce, tmp_path)
     assert found["provenance"]["scale"] == "smoke"
     [part] = found["parts"]
     assert verdicts(part) == [HOLDS, FAILS, UNTESTABLE]
-    assert part["verdicts"][2]["reason"] == "Number of models 1, asked for >= 5. One is not many."
+    assert part["verdicts"][2]["reason"] == "Number of models: 1, asked for at least 5. One is not many."
     rows = {row["name"]: row for row in part["rows"]}
     scan = json.loads((out / "runs" / "one" / "result.json").read_text())
     assert rows["score_mean"]["measured"]["mean"] == scan["summary"]["score"]["paper"]

@@ -92,8 +92,8 @@ def test_depth_puts_models_and_a_sweep_together(tmp_path):
     assert counts == {"dense": 20.0, **linear, "maps_tried": 1, "maps_better": 1, "maps_worse": 0}
     assert values(found)["removed, 2 layers"] == 30.0  # of the evaluation, which comes first
     [plot] = found.plots
-    first = plot.curves[0]
-    assert (first.label, first.x, first.y) == ("removed", (0, 1, 2), (20.0, 25.0, 30.0))
+    removed = plot.curves[0]
+    assert (removed.label, removed.x, removed.y) == ("removed", (0, 1, 2), (20.0, 25.0, 30.0))
     assert verdicts("fig6", found) == [HOLDS, HOLDS]
 
 

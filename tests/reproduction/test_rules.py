@@ -35,9 +35,9 @@ def test_a_rule_goes_both_ways(rule, score, verdict):
 
 def test_the_reason_gives_the_numbers_of_what_fails():
     found = judge(claim("score >= 0.98", "least >= 0.9"), values(score=0.979, least=0.95), LABELS)
-    assert (found.verdict, found.reason) == (FAILS, "Mean score 0.979, asked for >= 0.98.")
+    assert (found.verdict, found.reason) == (FAILS, "Mean score: 0.979, asked for at least 0.98.")
     both = judge(claim("score > least"), values(score=0.979, least=0.95), LABELS)
-    assert both.reason == "Mean score 0.979, asked for > lowest score 0.95."
+    assert both.reason == "Mean score: 0.979, asked for above 0.95 (lowest score)."
 
 
 def test_what_was_not_measured_is_not_testable():
@@ -49,7 +49,7 @@ def test_what_was_not_measured_is_not_testable():
 def test_a_need_that_is_not_met_is_not_testable():
     one = claim("score >= 0.9", needs=["models >= 5"])
     few = judge(one, values(score=0.1, models=2), LABELS, "Too few.")
-    assert (few.verdict, few.reason) == (UNTESTABLE, "Number of models 2, asked for >= 5. Too few.")
+    assert (few.verdict, few.reason) == (UNTESTABLE, "Number of models: 2, asked for at least 5. Too few.")
     assert judge(one, values(score=0.1, models=5), LABELS).verdict == FAILS
 
 

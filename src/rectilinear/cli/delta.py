@@ -164,7 +164,8 @@ def _scanned(
         show("reading text", 0, None, "")
         from rectilinear.models.load import load, load_tokenizer
         from rectilinear.ops.delta import same_documents
-        from rectilinear.ops.scan import Progress, scan
+        from rectilinear.ops.passes import Progress
+        from rectilinear.ops.scan import scan
 
         tokenizers = [load_tokenizer(name, trust_remote_code=loading["trust_remote_code"]) for name in names]
         documents = same_documents(

@@ -20,6 +20,7 @@ from rectilinear.cli import (
     finetune,
     heal,
     judge,
+    merge,
     pretrain,
     probe,
     prune,
@@ -46,6 +47,7 @@ app = typer.Typer(
 COMMANDS: dict[str, dict[str, tuple[Callable[..., None], str | None]]] = {  # by panel of the help
     "Measure": {
         "scan": (scan.scan, scan.EPILOG),
+        "merge": (merge.merge, merge.EPILOG),
         "tokens": (tokens.tokens, tokens.EPILOG),
         "trace": (trace.trace, trace.EPILOG),
         "delta": (delta.delta, delta.EPILOG),

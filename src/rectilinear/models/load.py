@@ -75,6 +75,12 @@ def load_tokenizer(
         return _tokenizer(model, str(_resolve(model)), {"revision": revision, "trust_remote_code": trust_remote_code})
 
 
+def kept_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Return a tokenizer from where `save_pretrained` put it, without a model; raises ModelError where it is none."""
+    with quiet():
+        return _tokenizer(str(folder), str(folder), {})
+
+
 def check_found(model: str, *, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedConfig:
     """Return the configuration of a model; raises the ModelError of `load` now, not after an hour of other work.
 

@@ -71,7 +71,7 @@ class Keeper:
             for layer, pair in enumerate(pairs):
                 for group, moments in _groups(pair, PARTS[1]):
                     before = self.folder / Group(PARTS[0], group.tokens).file(layer)
-                    late = moments.since(Moments.load(before)) if before.exists() else moments
+                    late = _since(moments, Moments.load(before)) if before.exists() else moments
                     if late.n:
                         late.save(self.folder / group.file(layer))
         facts = {name: provenance[name] for name in FACTS}
@@ -80,6 +80,11 @@ class Keeper:
             (self.folder / MOMENTS_DOCUMENT).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise ResultError(f"cannot keep moments in {self.folder}: {error.strerror or error}") from error
+
+
+def _since(moments: Moments, earlier: Moments) -> Moments:
+    """Return the moments of later rows; those of merged shards may be about other shifts than before."""
+    return moments.about(earlier.shift_x, earlier.shift_z).since(earlier)
 
 
 def _groups(pair: Pair, part: str) -> Iterator[tuple[Group, Moments]]:
@@ -133,5 +138,5 @@ class KeptMoments:
                 raise ResultError(f"expected moments of schema {SCHEMA} in {file}; scan again")
             facts = {name: document[name] for name in FACTS}
             return cls(place, document["layers"], facts, tuple(document["sink_thresholds"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
             raise ResultError(f"cannot read {file}: {error}; scan again") from error

@@ -23,7 +23,7 @@ from rectilinear.models.stack import decoder_stack, watch, width
 from rectilinear.ops.forecast import context
 from rectilinear.ops.kept import KeptMoments
 from rectilinear.ops.layers import Position, Rows, enter
-from rectilinear.ops.scan import rows_of, run_batch
+from rectilinear.ops.passes import rows_of, run_batch
 from rectilinear.results import MOMENTS, SCHEMA
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _opened(folder: str | Path) -> Iterator[tuple[Any, dict[str, Any]]]:
             if header.pop("schema", None) != SCHEMA or header.pop("kind", None) != KIND:
                 raise ResultError(f"expected maps of schema {SCHEMA} in {path}; fit them again without --maps")
             yield file, header
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise ResultError(f"cannot read {path}: {error}; fit them again without --maps") from error
 
 

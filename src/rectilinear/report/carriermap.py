@@ -75,8 +75,8 @@ def carrier_map(result: ScanResult) -> Drawing:
     drawing.shapes.append(Line([((left, bottom), (RIGHT, bottom))], SOFT))
     drawing.shapes.extend(bottom_axis(across, bottom, across.ticks(16, whole=True), "layer"))
     edges = across(np.array([*layers, layers[-1] + 1]) - 0.5).tolist()
-    for row, (start, end) in enumerate(pairwise(edges)):
-        drawing.hits.append(Hit(start, top, end, bottom, row, f"layer {layers[row]}"))
+    for at, (start, end) in enumerate(pairwise(edges)):
+        drawing.hits.append(Hit(start, top, end, bottom, at, f"layer {layers[at]}"))
     return drawing
 
 

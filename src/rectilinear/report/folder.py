@@ -83,7 +83,7 @@ def read_document(path: str | Path, name: str, command: str) -> tuple[Path, dict
         raise ResultError(
             f"expected a folder written by `rectilinear {command}`, got {path}: no {name} there"
         ) from error
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise ResultError(f"cannot read {file}: {error}; {command} again") from error
     if not isinstance(document, dict):
         raise ResultError(f"expected a result document in {file}, got {type(document).__name__}; {command} again")

@@ -1,4 +1,4 @@
-"""Small axes side by side, one a plot, all on the same scales, so that one can be held against the next."""
+"""Small axes side by side, one a panel, all on the same scales, so that one can be held against the next."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ COLUMNS, HEIGHT, HEAD, BETWEEN, FOOT = 6, 70.0, 20.0, 12.0, 46.0
 
 
 def grid(panels: Sequence[Panel], xlabel: str, xlimits: tuple[float, float], *, log: bool = False) -> Drawing:
-    """Return the panels in rows of six, filled below their curves; the horizontal axis is logarithmic with `log`."""
+    """Return the panels in rows of six, filled below their curves, of which none is below 0.
+
+    The horizontal axis is logarithmic with `log`, the vertical one where that of the first panel is.
+    """
     rows = math.ceil(len(panels) / COLUMNS)
-    up = Scale(*around([np.zeros(1), *(curve.y for panel in panels for curve in panel.curves)]), HEIGHT, 0)
-    up = Scale(0.0, up.high, HEIGHT, 0)
+    low, high = around([curve.y for panel in panels for curve in panel.curves], log=panels[0].log)
+    up = Scale(low if panels[0].log else 0.0, high, HEIGHT, 0, panels[0].log)
     ticks = up.ticks(3)
     left = 14 + max(reach(label) for _, label in ticks)
     wide = (WIDTH - 8 - left - (COLUMNS - 1) * BETWEEN) / COLUMNS
@@ -48,6 +51,6 @@ def _small(
 
 
 def _filled(curve: Curve, across: Scale, up: Scale, top: float) -> Iterable[Area]:
-    points = list(zip(across(curve.x), top + up(curve.y), strict=True))
+    points = list(zip(across(curve.x), top + up(np.maximum(curve.y, up.low)), strict=True))
     floor = top + up.start
     yield Area([[(points[0][0], floor), *points, (points[-1][0], floor)]], curve.colour)

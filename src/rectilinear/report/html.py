@@ -17,7 +17,7 @@ from rectilinear.report.plots import overlay, scan_figures
 from rectilinear.report.shapes import Drawing
 from rectilinear.report.story import compared, finding, least_linear, notes
 from rectilinear.report.svg import inline
-from rectilinear.report.text import between, flowing, number, percent, plain, plus_minus, signed, token, visible
+from rectilinear.report.text import between, flowing, number, percent, plain, plus_minus, share, signed, token, visible
 from rectilinear.report.training import story
 from rectilinear.report.values import Values, carrier_values, overlay_values, scan_values
 from rectilinear.results import (
@@ -218,6 +218,7 @@ def finetune_page(
         result=result,
         facts=result.provenance,
         labels=labels,
+        accuracies=[plus_minus(spread, share) for spread in (result.before, result.after)],
         layers=layers,
         losses=losses,
         figures=_drawn(figures),
@@ -239,7 +240,7 @@ def reproduction_page(
 
     counted: how many claims hold; tables: by part, rows of label, paper and measured.
     """
-    captions = {part.name: (part.title, f"After {part.source}.") for part in result.parts}
+    captions = {part.name: (visible(part.title), f"After {visible(part.source)}.") for part in result.parts}
     return _render(
         "reproduction.html.j2",
         result=result,

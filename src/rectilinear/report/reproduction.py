@@ -57,7 +57,7 @@ def render_reproduction(result: ReproductionResult, out: Path, *, png: bool = Fa
 
 def _draw(result: ReproductionResult, folder: Path, *, png: bool) -> None:
     figures = {part.name: figure(part) for part in result.parts if part.plots}
-    write_figures(figures, folder / PLOTS, png=png, titles={part.name: part.title for part in result.parts})
+    write_figures(figures, folder / PLOTS, png=png, titles={part.name: visible(part.title) for part in result.parts})
     (folder / "verdicts.csv").write_text(table_csv(verdict_rows(result)), encoding="utf-8")
     (folder / "values.csv").write_text(table_csv(value_rows(result)), encoding="utf-8")
     tables = {
@@ -126,7 +126,7 @@ def reproduction_table(result: ReproductionResult) -> RenderableType:
         for index, one in enumerate(part.verdicts):
             verdict = Text(one.verdict, STYLES.get(one.verdict, "yellow"))
             name = Text("" if index else part.name, "bold")
-            table.add_row(name, Text(one.claim), verdict, Text(visible(one.reason)))
+            table.add_row(name, Text(visible(one.claim)), verdict, Text(visible(one.reason)))
     return Group(table, Text(f"\n{counted(result)}"))
 
 

@@ -72,8 +72,8 @@ def carrier_values(result: ScanResult) -> Values:
             (heading, tuple(token(plain(row.name, 18)) if key == "token" else plain(row.name) for row in rows))
         )
         cells += [found[row.name] for row in rows]
-    rows = [(str(layer.layer), *(percent(found.get(layer.layer, 0.0)) for found in cells)) for layer in result.layers]
-    return Values("layer", tuple(groups), tuple(rows))
+    lines = tuple((str(one.layer), *(percent(found.get(one.layer, 0.0)) for found in cells)) for one in result.layers)
+    return Values("layer", tuple(groups), lines)
 
 
 def _profile(layer: LayerResult) -> tuple[str, ...]:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from rectilinear.results import FAILS, HOLDS, UNTESTABLE, Spread, Verdict
 
-SIGNS: dict[str, Callable[[float, float], bool]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    ">": operator.gt,
-    "<": operator.lt,
-    "==": operator.eq,
+SIGNS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
+    ">=": ("at least", operator.ge),
+    "<=": ("at most", operator.le),
+    ">": ("above", operator.gt),
+    "<": ("below", operator.lt),
+    "==": ("equal to", operator.eq),
 }
 Values = Mapping[str, Spread | None]
 
@@ -47,16 +47,16 @@ class Condition:
         """Tell whether it is so; all its values must be known."""
         left, right = _of(self.left, values), _of(self.right, values)
         assert left is not None and right is not None
-        return SIGNS[self.sign](left, right)
+        return SIGNS[self.sign][1](left, right)
 
     def said(self, values: Values, labels: Mapping[str, str]) -> str:
-        """Return the condition with its numbers: "mean score 0.979, asked for >= 0.985"."""
-        right = self.right if _is_number(self.right) else f"{labels[self.right]} {shown(_of(self.right, values))}"
-        return f"{labels[self.left]} {shown(_of(self.left, values))}, asked for {self.sign} {right}"
+        """Return the condition with its numbers: "mean score: 0.979, asked for at least 0.985"."""
+        right = shown(_of(self.right, values)) + ("" if _is_number(self.right) else f" ({labels[self.right]})")
+        return f"{labels[self.left]}: {shown(_of(self.left, values))}, asked for {SIGNS[self.sign][0]} {right}"
 
     def words(self, labels: Mapping[str, str]) -> str:
         """Return the condition in words, without numbers measured."""
-        return f"{labels[self.left]} {self.sign} {labels.get(self.right, self.right)}"
+        return f"{labels[self.left]} {SIGNS[self.sign][0]} {labels.get(self.right, self.right)}"
 
 
 @dataclass(frozen=True)

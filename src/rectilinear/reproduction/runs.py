@@ -93,8 +93,6 @@ def _given(argument: str, given: Mapping[str, Any]) -> str:
 
 def _flops(entry: Mapping[str, Any], given: Mapping[str, Any]) -> float | None:
     """Return `passes` operations for every parameter and token: 2 forward, 6 in training."""
-    needed = [entry.get("passes"), given.get("billions"), given.get("tokens")]
-    if None in needed:
+    if "passes" not in entry or not {"billions", "tokens"} <= given.keys():
         return None
-    passes, billions, tokens = (float(value) for value in needed)
-    return passes * billions * 1e9 * tokens
+    return float(entry["passes"] * given["billions"] * 1e9 * given["tokens"])

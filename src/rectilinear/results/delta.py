@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rectilinear.errors import ResultError
+from rectilinear.results.checked import DAMAGED, checked
 from rectilinear.results.document import SCHEMA, clean
 from rectilinear.results.shown import Drawn
 
@@ -96,7 +97,7 @@ class DeltaResult(Drawn):
                 "make it again with this version of rectilinear"
             )
         try:
-            return cls(
+            result = cls(
                 dict(document["before"]),
                 dict(document["after"]),
                 dict(document["provenance"]),
@@ -107,7 +108,8 @@ class DeltaResult(Drawn):
                 {name: _changes(item) for name, item in document["mean"].items()},
                 tuple(document["warnings"]),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+            return checked(result)
+        except DAMAGED as error:
             raise ResultError(f"the delta is damaged: {error}; make it again") from error
 
 

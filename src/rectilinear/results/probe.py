@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rectilinear.errors import ResultError
+from rectilinear.results.checked import DAMAGED, checked
 from rectilinear.results.document import SCHEMA, clean, mean
 from rectilinear.results.shown import Drawn
 
@@ -115,6 +116,8 @@ class ProbeResult(Drawn):
                 for item in document["curves"]
             )
             task = {**document["task"], "labels": tuple(document["task"]["labels"])}
-            return cls(task, document["majority"], curves, dict(document["provenance"]), tuple(document["warnings"]))
-        except (KeyError, TypeError, AttributeError) as error:
+            return checked(
+                cls(task, document["majority"], curves, dict(document["provenance"]), tuple(document["warnings"]))
+            )
+        except DAMAGED as error:
             raise ResultError(f"the probes are damaged: {error}; make them again") from error

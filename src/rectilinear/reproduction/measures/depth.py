@@ -70,7 +70,8 @@ def depth(folders: Sequence[Path], kinds: Mapping[str, str], task: str | None = 
 
 def _read(folders: Sequence[Path], kinds: Mapping[str, str], task: str | None) -> tuple[Curves, tuple[str, ...]]:
     """Return all points, and the notes of what they come from."""
-    found, notes = Curves(), []
+    found = Curves()
+    notes: list[str] = []
     for result in evaluations(folders):
         notes += result.warnings
         _add_models(found, result, kinds, task)

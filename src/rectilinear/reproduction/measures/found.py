@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -41,7 +41,7 @@ def evaluations(folders: Sequence[Path]) -> list[EvalResult]:
     return loaded(folders, EVAL, lambda folder: EvalResult.from_dict(read_document(folder, EVAL, "eval")[1]))
 
 
-def spreads(values: dict[str, float | None]) -> dict[str, Spread | None]:
+def spreads(values: Mapping[str, float | None]) -> dict[str, Spread | None]:
     """Return numbers as spreads without a deviation."""
     return {name: None if value is None else Spread(float(value)) for name, value in values.items()}
 

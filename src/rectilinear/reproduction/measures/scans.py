@@ -33,6 +33,11 @@ def linearity(folders: Sequence[Path]) -> Found:
     values = {
         "models": len(scans),
         "layers": len(every),
+        **{
+            f"{_name(scan)}, mean {kind}": s[key]["paper"]
+            for scan, s in zip(scans, summaries, strict=True)
+            for key, kind in (("score", "score"), ("increment", "increment score"))
+        },
         "score_mean": score,
         "score_least": min(every),
         "score_ordinary": ordinary,
@@ -76,7 +81,7 @@ def tails(folders: Sequence[Path]) -> Found:
         "reach": statistics.median(ratios),
         "worst_1": statistics.median(shares),
     }
-    where = "L2 error of the layer's linear map on a token of unseen text"
+    where = f"L2 error of the layer's linear map on a token of unseen text; heights: % of tokens, {_name(scans[0])}"
     return Found(spreads(values), tuple(_histograms(scans[0])), where, log=True)
 
 
@@ -89,7 +94,7 @@ def _histograms(scan: ScanResult) -> list[Plot]:
     middles = np.sqrt(edges[first:last] * edges[first + 1 : last + 1])
     share = 100 * counts[:, first:last] / np.maximum(counts.sum(1, keepdims=True), 1)
     return [
-        Plot(f"layer {layer.layer}", (curve(f"{_name(scan)}, % of tokens", middles, row),))
+        Plot(f"layer {layer.layer}", (curve(_name(scan), middles, row),), log=True)
         for layer, row in zip(scan.layers, share.tolist(), strict=True)
     ]
 
