@@ -44,7 +44,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="A text, jsonl or parquet file (plain or .gz), a Hub dataset, '-' for stdin, or 'demo'.",
-            show_default="demo; none with --lambada, --tasks or --speed",
+            show_default="demo; stories for demo:tiny first; none with --lambada, --tasks or --speed",
         ),
     ] = None,
     tokens: Annotated[
@@ -99,6 +99,7 @@ def evaluate(
     # A reference that is also named as a model stands for both.
     names = [name for name in models if name != reference] or models
     from rectilinear.data.text import read_text
+    from rectilinear.models.siblings import default_text
     from rectilinear.report.evaluation import DOCUMENT, save_eval
     from rectilinear.report.folder import check_writable
     from rectilinear.report.terminal import eval_table
@@ -106,7 +107,7 @@ def evaluate(
     if out is not None:
         check_writable(out, force, DOCUMENT)
     asked = None if tasks is None else (_named(tasks), tasks_limit)
-    source = None if text is None and (lambada or asked or speed) else read_text(text)
+    source = None if text is None and (lambada or asked or speed) else read_text(text or default_text(names[0]))
     options: dict[str, Any] = {
         "window": window,
         "stride": stride,
