@@ -153,7 +153,8 @@ def _hint(log: Log) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        said = f"{len(log.finished)} runs are finished and kept in {log.folder}: go on with --resume"
+        done = sum(log.seconds(name) is not None for name in log.runs)
+        said = f"{done} runs are finished and kept in {log.folder}: go on with --resume"
         Console(stderr=True, soft_wrap=True, highlight=False).print(said, markup=False)
         raise
 
@@ -188,7 +189,7 @@ def _told(planned: Sequence[Step], out: Path, *, json: bool) -> None:
     for step in planned:
         time = "finished" if step.finished else _cost(step.run.minutes, step.run.flops)
         console.print(f"{visible(step.typed)}  # {time}", markup=False)
-    total = f"about {_time(minutes)} on two slow cores" if minutes else "no time that is known beforehand"
+    total = f"about {_time(minutes)} on two slow cores"
     if flops:
         total = f"{flops:.2g} operations, {flops / GPU / 3600:,.1f} GPU hours at {GPU:.0e} a second"
     console.print(f"\n{len(left)} of {len(planned)} commands, {total}; into {visible(out)}", markup=False)
