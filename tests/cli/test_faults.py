@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import tiny
 from commands import fails
 from rectilinear.cli.console import Console
 from rectilinear.cli.main import app
+from rectilinear.cli.options import interval
 from rectilinear.cli.progress import progress_bar
 from rectilinear.ops.scan import scan
 from rectilinear.report.folder import save
@@ -102,3 +104,58 @@ def test_a_clock_that_jumps_does_not_stop_the_bar(jump):
         for done in range(0, 1000, 10):
             show("scanning", done, 1000, "")
     assert "scanning" in console.file.getvalue()
+
+
+STOPPED = """
+import os, signal
+from rectilinear.ops import passes
+run_batch, calls = passes.run_batch, []
+def interrupted(*arguments):
+    calls.append(1)
+    if len(calls) == 4:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return run_batch(*arguments)
+passes.run_batch = interrupted
+from rectilinear.cli.main import main; main()
+"""
+
+
+def test_a_scan_that_is_preempted_goes_on_to_the_same_result(folder, text, tmp_path, capsys, monkeypatch):
+    small = ["scan", folder, "--text", text, "--window", "16", "--batch-tokens", "64", "--tokens", "800"]
+    out = tmp_path / "out"
+    kept = [*map(str, small), "--out", str(out), "--checkpoint-every", "1tokens"]
+    done = subprocess.run([sys.executable, "-c", STOPPED, *kept], capture_output=True, text=True, check=False)
+    assert done.returncode == 143
+    assert done.stderr == f"What was gathered is kept in {tmp_path / '.out.partial'}: go on with --resume\n"
+    assert [path.name for path in tmp_path.iterdir()] == [".out.partial"]
+    assert "add --resume to go on, or --force to start again" in fails(kept, capsys, monkeypatch)
+    assert CliRunner().invoke(app, [*kept, "--resume"]).exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert CliRunner().invoke(app, [*map(str, small), "--out", str(tmp_path / "whole")]).exit_code == 0
+    again, whole = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("out", "whole"))
+    for result in (again, whole):
+        for name in ("time", "seconds", "command"):
+            del result["provenance"][name]
+    assert again == whole
+    assert (out / "arrays.safetensors").read_bytes() == (tmp_path / "whole" / "arrays.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--checkpoint-every", "soon"], "expected minutes or tokens, as 10min or 5_000_000tokens, got 'soon'"),
+        (["--checkpoint-every", "0"], "expected minutes or tokens"),
+        (["--resume", "--json"], "expected --out with --json"),
+        (["--resume", "--shard", "1/2"], "expected one process and one text"),
+    ],
+)
+def test_what_cannot_be_kept_on_the_way_is_said(options, said, folder, text, capsys, monkeypatch):
+    assert said in fails(["scan", folder, "--text", text, *options], capsys, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [("10", (10.0, "minutes")), ("0.5min", (0.5, "minutes")), ("5_000_000tokens", (5e6, "tokens"))],
+)
+def test_intervals(value, found):
+    assert interval(value) == found

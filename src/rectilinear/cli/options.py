@@ -53,6 +53,14 @@ def share_of(value: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def interval(value: str) -> tuple[float, Literal["minutes", "tokens"]]:
+    """Return 10, 10min or 5_000_000tokens as a number and its unit; raises RectilinearError for anything else."""
+    match = re.fullmatch(r"([\d_]*\.?\d+)\s*(min|minutes|tokens)?", value.strip())
+    if match is None or float(match[1]) == 0:
+        raise RectilinearError(f"expected minutes or tokens, as 10min or 5_000_000tokens, got {value!r}")
+    return float(match[1]), "tokens" if match[2] == "tokens" else "minutes"
+
+
 def slug(model: str) -> str:
     """Return a model's name as it can stand in a file's."""
     return re.sub(r"[^A-Za-z0-9.-]+", "-", model.rstrip("/").split("/")[-1]).strip("-.") or "model"

@@ -23,11 +23,12 @@ from rectilinear.cli.options import (
     Revision,
     SinkMultiple,
     TrustRemoteCode,
+    interval,
     share_of,
     slug,
     token_budget,
 )
-from rectilinear.cli.scanning import Work
+from rectilinear.cli.scanning import Work, checkpoints_of
 from rectilinear.errors import ModelError, ResultError, TextError
 
 EPILOG = """Examples:
@@ -39,6 +40,8 @@ rectilinear scan HuggingFaceTB/SmolLM2-135M --text notes.txt --tokens 100000
 rectilinear scan ./my-model --text corpus.jsonl.gz --window 2048 --dtype bfloat16 --out my-scan
 
 rectilinear scan demo --keep-moments --out kept
+
+rectilinear scan my-model --text corpus.jsonl.gz --tokens 50_000_000 --out long --checkpoint-every 10min --resume
 
 rectilinear scan demo --text prose=articles.txt --text code=src.txt
 
@@ -101,6 +104,17 @@ def scan(
     maps: Annotated[
         Path | None, typer.Option(help="Folder of the merged shards of the fit part, whose maps a --shard judges.")
     ] = None,
+    checkpoint_every: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep what is gathered beside OUT each so many minutes or tokens, as 10min or 5_000_000tokens.",
+            show_default="10min with --resume, else never",
+            metavar="MINUTES|TOKENS",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from what was kept, if anything was: to the same result.")
+    ] = False,
     dtype: Dtype = "auto",
     device: Device = "auto",
     batch_tokens: BatchTokens = 4096,
@@ -119,6 +133,7 @@ def scan(
     residual stream, and writes a folder with result.json, layers.csv, plots and a one-file report.html.
     """
     budget = token_budget(tokens)
+    every = interval(checkpoint_every or "10min") if checkpoint_every is not None or resume else None
     share = None if shard is None else share_of(shard)
     _check(share, maps, text or [], keep_moments, layers if pairs or keep_moments else None)
     first = os.environ.get("RANK", "0") == "0"  # of several processes one speaks and writes
@@ -151,6 +166,8 @@ def scan(
         "pairs": pairs,
         "pairs_memory": pairs_memory,
     }
+    if every is not None:
+        _check_resumable(share, list(sources), target)
     if dry_run:
         from rectilinear.cli.dry import tell
 
@@ -166,8 +183,12 @@ def scan(
         return
     from rectilinear.ops.ranks import ranks_here
 
+    checkpoints = None
+    if every is not None:
+        assert target is not None
+        checkpoints = checkpoints_of(target, every, resume=resume, force=force)
     with ranks_here() as ranks:
-        work.scan(ranks, keep_moments)
+        work.scan(ranks, keep_moments, checkpoints)
 
 
 def _check(
@@ -184,6 +205,18 @@ def _check(
         raise TextError("expected one text with --shard, got several: scan each of them in shards of its own")
     if share is not None and keep_moments:
         raise ResultError("expected no --keep-moments with --shard: `rectilinear merge --keep-moments` keeps them")
+
+
+def _check_resumable(share: tuple[int, int] | None, sources: list[str], target: Path | None) -> None:
+    """Raise where a scan cannot keep its state on the way."""
+    several = share is not None or len(sources) > 1 or os.environ.get("WORLD_SIZE", "1") != "1"
+    if several:
+        raise ResultError(
+            "expected one process and one text with --checkpoint-every and --resume, got several, or --shard, which "
+            "is made again by itself"
+        )
+    if target is None:
+        raise ResultError("expected --out with --json and --checkpoint-every or --resume: the state is kept beside it")
 
 
 def _document(share: tuple[int, int] | None, texts: list[str]) -> str:

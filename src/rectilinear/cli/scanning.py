@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -9,11 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rectilinear.cli.console import Console
 from rectilinear.cli.progress import Show, progress_bar
-from rectilinear.errors import TextError
+from rectilinear.errors import ResultError, TextError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rectilinear.data.text import Text
     from rectilinear.ops.passes import Progress
     from rectilinear.ops.ranks import Ranks
+    from rectilinear.ops.resume import Checkpoints
     from rectilinear.results import ScanResult, TextsResult
 
 
@@ -37,12 +39,13 @@ class Work:
     force: bool
     json: bool
 
-    def scan(self, ranks: Ranks | None, keep_moments: bool) -> None:
+    def scan(self, ranks: Ranks | None, keep_moments: bool, checkpoints: Checkpoints | None) -> None:
         """Scan, write the report and print the table, each in the first of several processes."""
         first = ranks is None or not ranks.rank
-        with _progress(first) as show, beside(self.target, keep_moments) as moments:
+        more: dict[str, Any] = {"ranks": ranks} if checkpoints is None else {"checkpoints": checkpoints}
+        with _kept(checkpoints), _progress(first) as show, beside(self.target, keep_moments) as moments:
             loaded, tokenizer = self._load(show, ranks)
-            result = self._result(loaded, tokenizer, show, {"keep_moments": moments, "ranks": ranks})
+            result = self._result(loaded, tokenizer, show, {"keep_moments": moments, **more})
             if self.target is not None:
                 show("writing the report", 0, None, "")
                 result.save(self.target, force=self.force)
@@ -139,6 +142,37 @@ def _progress(shown: bool) -> AbstractContextManager[Show]:
 def _tell(show: Show, name: str, state: Progress) -> None:
     said = "fitting" if state.score is None else f"mean held-out score {state.score:.4f}"
     show(f"scanning {name}".strip(), state.done, state.total, said)
+
+
+def checkpoints_of(
+    target: Path, every: tuple[float, Literal["minutes", "tokens"]], *, resume: bool, force: bool
+) -> Checkpoints:
+    """Return where a scan keeps its state on the way to the folder `target`.
+
+    Raises ResultError where an earlier scan's is there that is neither to be taken up nor, by `force`, to go.
+    """
+    from rectilinear.ops.resume import Checkpoints
+
+    kept = Checkpoints(target.with_name(f".{target.name}.partial"), *every)
+    if kept.last() is not None and not resume:
+        if not force:
+            raise ResultError(f"{kept.folder} keeps an earlier scan: add --resume to go on, or --force to start again")
+        shutil.rmtree(kept.folder)
+    return kept
+
+
+@contextmanager
+def _kept(checkpoints: Checkpoints | None) -> Iterator[None]:
+    """Take away in the end what was kept on the way; where there is no end, say what is there to go on from."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        if checkpoints is not None and checkpoints.last() is not None:
+            said = f"What was gathered is kept in {checkpoints.folder}: go on with --resume"
+            Console(stderr=True, soft_wrap=True, highlight=False).print(said, markup=False)
+        raise
+    if checkpoints is not None:
+        shutil.rmtree(checkpoints.folder, ignore_errors=True)
 
 
 @contextmanager

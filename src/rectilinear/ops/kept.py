@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from rectilinear.core.moments import Moments
 from rectilinear.errors import ResultError
 from rectilinear.ops.pair import Pair
 from rectilinear.results import MOMENTS, MOMENTS_DOCUMENT, SCHEMA
+from rectilinear.results.document import link_files
 
 KIND = "moments"
 PARTS, TOKENS = ("fit", "heldout"), ("ordinary", "sink")
@@ -52,6 +54,20 @@ class Keeper:
             raise ResultError(f"cannot keep moments in {folder}: {error.strerror or error}") from error
         if held:
             raise ResultError(f"expected a new or empty folder for the moments, got {folder}: choose another")
+
+    def copy(self, folder: Path) -> None:
+        """Give the groups of the first part, if they are written, a place in a new folder too; raises OSError."""
+        if self._parted:
+            link_files(self.folder, folder)
+
+    def take_up(self, folder: Path) -> None:
+        """Take over a folder made by `copy`; raises ResultError where that cannot be done."""
+        try:
+            shutil.rmtree(self.folder)
+            link_files(folder, self.folder)
+        except OSError as error:
+            raise ResultError(f"cannot keep moments in {self.folder}: {error.strerror or error}") from error
+        self._parted = True
 
     def fitted(self, pairs: Sequence[Pair]) -> None:
         """Write the groups of the first part, before anything held out is added to them."""

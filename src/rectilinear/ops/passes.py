@@ -39,7 +39,11 @@ class Progress:
 
 @dataclass
 class Pass:
-    """One pass over `pieces`, or over a share of them; what layers see goes to `gatherer` and `parts`."""
+    """One pass over `pieces`, or over a share of them; what layers see goes to `gatherer` and `parts`.
+
+    start: how many first batches were seen by an earlier run, whose state the gatherer has taken up. on_batch: told
+    after each batch how many batches and tokens have been seen.
+    """
 
     model: PreTrainedModel
     stack: torch.nn.ModuleList
@@ -49,6 +53,8 @@ class Pass:
     batch_tokens: int
     share: Share = WHOLE
     on_progress: Callable[[Progress], None] | None = None
+    start: int = 0
+    on_batch: Callable[[int, int], None] | None = None
     done: int = 0
 
     @contextmanager
@@ -72,12 +78,13 @@ class Pass:
             self.empty_()
         for number, batch in enumerate(batches(self.pieces.fit, self.batch_tokens)):
             if self.share.owns(number, opening):
-                self._run(number, batch, None)
-                self._tell(batch)
+                self._step(number, batch, None)
         self.gatherer.fix_thresholds()
 
     def start_heldout(self) -> None:
         """Fit the maps on what was gathered."""
+        if self.start > sum(1 for _ in batches(self.pieces.fit, self.batch_tokens)):
+            return  # the state that was taken up has them
         if self.gatherer.keeper is not None:
             self.gatherer.keeper.fitted(self.gatherer.pairs())
         blocks = max(self._blocks().values()) + 1
@@ -89,8 +96,7 @@ class Pass:
         first = sum(1 for _ in batches(self.pieces.fit, self.batch_tokens))
         for number, batch in enumerate(batches(self.pieces.heldout, self.batch_tokens), first):
             if self.share.owns(number, 0):
-                self._run(number, batch, blocks)
-                self._tell(batch)
+                self._step(number, batch, blocks)
 
     def pairs(self) -> list[Pair]:
         """Return the pairs of all layers and submodules."""
@@ -101,6 +107,14 @@ class Pass:
         self.gatherer.empty_()
         if self.parts is not None:
             self.parts.empty_()
+
+    def _step(self, number: int, batch: Batch, blocks: dict[tuple[int, int], int] | None) -> None:
+        """Run a batch that no earlier run has seen, and tell how far the pass is."""
+        if number >= self.start:
+            self._run(number, batch, blocks)
+        self._tell(batch)
+        if number >= self.start and self.on_batch is not None:
+            self.on_batch(number + 1, self.done)
 
     def _run(self, number: int, batch: Batch, blocks: dict[tuple[int, int], int] | None) -> None:
         self.gatherer.rows = rows_of(batch, blocks, number)
@@ -142,10 +156,15 @@ def run_pass(
     batch_tokens: int,
     on_progress: Callable[[Progress], None] | None,
     ranks: Ranks | None = None,
+    start: int = 0,
+    on_batch: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Run the model over all pieces once: the fit part, then the held-out part; `ranks` share the batches."""
+    """Run the model over all pieces once: the fit part, then the held-out part; `ranks` share the batches.
+
+    start, on_batch: as in `Pass`.
+    """
     share = WHOLE if ranks is None else ranks.share
-    whole = Pass(model, stack, pieces, gatherer, parts, batch_tokens, share, on_progress)
+    whole = Pass(model, stack, pieces, gatherer, parts, batch_tokens, share, on_progress, start, on_batch)
     with whole.watching():
         whole.fit()
         if pieces.heldout:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +26,7 @@ from rectilinear.ops.pairs import Spans, widest
 from rectilinear.ops.parts import Submodules
 from rectilinear.ops.passes import Pass, Progress, run_pass
 from rectilinear.ops.ranks import Ranks
+from rectilinear.ops.resume import Checkpoints
 from rectilinear.results import ScanResult
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ def scan(
     on_progress: Callable[[Progress], None] | None = None,
     on_gathered: Callable[[Gatherer], None] | None = None,
     ranks: Ranks | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> ScanResult:
     """Measure the linearity of every layer of `model` in one pass over a text.
 
@@ -70,7 +73,8 @@ def scan(
     tokens, up to the length that `pairs_memory` GiB of products allow. `keep_moments` is a new or empty folder for the
     moments of all layers; `Maps.load` and `KeptMoments` read them from a saved result. `provenance` entries are added
     to the result's. `on_gathered` is handed the moments that the result comes from. `ranks` (`ranks_here`) are the
-    processes that share the batches: each calls `scan` alike, and has the result in the end.
+    processes that share the batches: each calls `scan` alike, and has the result in the end. `checkpoints` says where
+    the scan's state is kept on the way; one that is there is taken up, and the result is that of a scan in one go.
 
     Raises TextError for text too short or empty, ModelError where the decoder stack is not found, NonFiniteError for
     NaN or infinite activations, ResultError where the moments cannot be kept.
@@ -100,7 +104,21 @@ def scan(
         if len(work.gatherer.measured) < len(work.stack):
             raise ModelError("expected all layers where moments are kept, got a choice of them: leave one out")
         work.gatherer.keeper = Keeper(keep_moments)
-    run_pass(work.model, work.stack, work.pieces, work.gatherer, work.parts, batch_tokens, on_progress, ranks)
+    start, on_batch = 0, None
+    if checkpoints is not None:
+        start, on_batch = checkpoints.take_up(work), partial(checkpoints.after, work)
+    run_pass(
+        work.model,
+        work.stack,
+        work.pieces,
+        work.gatherer,
+        work.parts,
+        batch_tokens,
+        on_progress,
+        ranks,
+        start=start,
+        on_batch=on_batch,
+    )
     if on_gathered is not None:
         on_gathered(work.gatherer)
     result = None
@@ -108,7 +126,7 @@ def scan(
         result = concluded(work.gatherer, work.parts, tokenizer, work.facts, work.notes)
     result = result if ranks is None else ranks.from_first(result)
     assert result is not None
-    seconds = round(time.perf_counter() - started, 3)
+    seconds = round(time.perf_counter() - started + (0.0 if checkpoints is None else checkpoints.before), 3)
     return replace(
         result, provenance={**result.provenance, "processes": ranks.size if ranks else 1, "seconds": seconds}
     )

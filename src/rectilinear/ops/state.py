@@ -61,9 +61,9 @@ def save_state(
         raise ResultError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
-def _document(folder: Path) -> dict[str, Any]:
+def state_facts(folder: str | Path) -> dict[str, Any]:
     """Return the document of a state; raises ResultError where there is none, or it is damaged or of another schema."""
-    file = folder / DOCUMENT
+    file = Path(folder) / DOCUMENT
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -80,7 +80,7 @@ def load_state(folder: str | Path, gatherer: Gatherer, parts: Submodules | None 
     others the state is merged. Raises ResultError where it is not whole, damaged, or of another schema.
     """
     folder = Path(folder)
-    document = _document(folder)
+    document = state_facts(folder)
     try:
         for index in range(len(gatherer.layers)):
             file = folder / _layer_file(index)

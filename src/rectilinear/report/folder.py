@@ -20,6 +20,7 @@ from rectilinear.errors import ResultError
 from rectilinear.report.checksums import write_sums
 from rectilinear.report.lock import locked
 from rectilinear.results import MOMENTS, MOMENTS_DOCUMENT, ScanResult
+from rectilinear.results.document import link_files
 
 if TYPE_CHECKING:
     from rectilinear.report.shapes import Drawing
@@ -43,18 +44,8 @@ def fill(result: ScanResult, folder: Path, *, png: bool = True) -> None:
     arrays = {name: np.asarray(array, order="C") for name, array in result.arrays.items()}
     (folder / ARRAYS).write_bytes(safetensors.numpy.save(arrays))
     if result.moments is not None:
-        _link(result.moments, folder / MOMENTS)
+        link_files(result.moments, folder / MOMENTS)
     _draw(result, folder, png=png)
-
-
-def _link(source: Path, target: Path) -> None:
-    """Give the files of a folder a place in another one too: they are large, and never changed, only replaced."""
-    target.mkdir()
-    for file in source.iterdir():
-        try:
-            os.link(file, target / file.name)
-        except OSError:  # another disk, or one that has no such links
-            shutil.copyfile(file, target / file.name)
 
 
 def load(path: str | Path) -> ScanResult:
