@@ -53,4 +53,4 @@ def test_every_cell_runs(tmp_path, monkeypatch):
     cells = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(cells)
     nbclient.NotebookClient(cells, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    assert {path.name for path in tmp_path.iterdir()} >= {"scan-plain", "compare-siblings", "tiny-healed"}
+    assert {path.name for path in tmp_path.iterdir()} >= {"scan-plain", "delta-siblings", "tiny-small"}
