@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from rectilinear.core.linear import AffineMap, fit, scores
     from rectilinear.core.moments import Moments
     from rectilinear.core.penalties import cosine_penalty, increment_penalty, mse_penalty
+    from rectilinear.data.preferences import read_pairs
     from rectilinear.data.tasks import read_task
     from rectilinear.errors import ModelError, NonFiniteError, RectilinearError, ResultError, TextError
     from rectilinear.models.load import load
     from rectilinear.models.stack import decoder_stack, recorded
     from rectilinear.ops.delta import delta
     from rectilinear.ops.evaluate import evaluate, perplexity
+    from rectilinear.ops.finetune import finetune
     from rectilinear.ops.heal import heal
     from rectilinear.ops.maps import Maps, fit_maps
     from rectilinear.ops.pretrain import pretrain
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from rectilinear.results import (
         DeltaResult,
         EvalResult,
+        FinetuneResult,
         Plan,
         PretrainResult,
         ProbeResult,
@@ -46,6 +49,7 @@ _HOME = {
     "Cut": "ops.prune",
     "DeltaResult": "results",
     "EvalResult": "results",
+    "FinetuneResult": "results",
     "LinearityCallback": "ops.training.callback",
     "LinearityTrainer": "ops.training.trainer",
     "Maps": "ops.maps",
@@ -66,6 +70,7 @@ _HOME = {
     "decoder_stack": "models.stack",
     "delta": "ops.delta",
     "evaluate": "ops.evaluate",
+    "finetune": "ops.finetune",
     "fit": "core.linear",
     "fit_maps": "ops.maps",
     "heal": "ops.heal",
@@ -77,6 +82,7 @@ _HOME = {
     "pretrain": "ops.pretrain",
     "probe": "ops.probe",
     "prune": "ops.prune",
+    "read_pairs": "data.preferences",
     "read_task": "data.tasks",
     "recorded": "models.stack",
     "scan": "ops.scan",
@@ -92,6 +98,7 @@ __all__ = [  # noqa: RUF022  by kind
     "Cut",
     "DeltaResult",
     "EvalResult",
+    "FinetuneResult",
     "LinearityCallback",
     "LinearityTrainer",
     "Maps",
@@ -112,6 +119,7 @@ __all__ = [  # noqa: RUF022  by kind
     "decoder_stack",
     "delta",
     "evaluate",
+    "finetune",
     "fit",
     "fit_maps",
     "heal",
@@ -123,6 +131,7 @@ __all__ = [  # noqa: RUF022  by kind
     "pretrain",
     "probe",
     "prune",
+    "read_pairs",
     "read_task",
     "recorded",
     "scan",

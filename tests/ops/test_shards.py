@@ -183,6 +183,9 @@ def test_a_damaged_state_is_one_clear_line(shards, tmp_path):
     (copy / "fit" / "layer-001.safetensors").write_bytes(b"no tensors")
     with pytest.raises(rectilinear.ResultError, match=r"layer-001\.safetensors is damaged"):
         Shards.of([copy, shards[0][1]]).save(tmp_path)
+    (copy / "fit" / "state.json").unlink()
+    with pytest.raises(rectilinear.ResultError, match="expected the state of a scan"):
+        Shards.of([copy, shards[0][1]]).save(tmp_path)
 
 
 def test_a_state_saved_midway_goes_on_to_the_same_result(model, whole, tmp_path):
@@ -196,7 +199,7 @@ def test_a_state_saved_midway_goes_on_to_the_same_result(model, whole, tmp_path)
         way.start_heldout()
     save_state(tmp_path / "state", first.gatherer, first.parts, facts={"batch": 3})
     second, way = begin()
-    load_state(tmp_path / "state", second.gatherer, second.parts)
+    assert load_state(tmp_path / "state", second.gatherer, second.parts)["batch"] == 3
     with way.watching():
         way.judge()
     assert same(concluded(second.gatherer, second.parts, tiny.tokenizer(), second.facts, second.notes), whole)

@@ -16,6 +16,8 @@ from rich.markup import escape
 from rectilinear.cli import (
     delta,
     evaluate,
+    explore,
+    finetune,
     heal,
     judge,
     merge,
@@ -23,6 +25,7 @@ from rectilinear.cli import (
     probe,
     prune,
     report,
+    reproduce,
     scan,
     tokens,
     trace,
@@ -56,12 +59,17 @@ COMMANDS: dict[str, dict[str, tuple[Callable[..., None], str | None]]] = {  # by
     },
     "Train": {
         "pretrain": (pretrain.pretrain, pretrain.EPILOG),
+        "finetune": (finetune.finetune, finetune.EPILOG),
     },
     "Judge": {
         "eval": (evaluate.evaluate, evaluate.EPILOG),
         "judge": (judge.judge, judge.EPILOG),
     },
+    "Prove": {
+        "reproduce": (reproduce.reproduce, reproduce.EPILOG),
+    },
     "Show": {
+        "explore": (explore.explore, explore.EPILOG),
         "report": (report.report, None),
         "compare": (report.compare, None),
         "verify": (verify.verify, None),

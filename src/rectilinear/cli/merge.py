@@ -66,7 +66,7 @@ def _tell(shards: Shards, out: Path, json: bool) -> None:
 
     facts = {part: list(shards.held(part)) for part in ("fit", "heldout")}
     tell_facts(
-        {"model": shards.first.facts["model"], **facts, "missing": shards.lack() or None, "output": out}, json=json
+        {"model": shards.first.facts["model"], **facts, "missing": shards.lack() or None, "output": str(out)}, json=json
     )
 
 

@@ -17,7 +17,8 @@ from rectilinear.cli.progress import progress_bar
 if TYPE_CHECKING:
     from rectilinear.data.tasks import Task
     from rectilinear.ops.evaluate import Candidate
-    from rectilinear.ops.probe import ProbeSettings, Progress
+    from rectilinear.ops.probe import ProbeSettings
+    from rectilinear.ops.progress import Progress
     from rectilinear.results import ProbeResult
 
 EPILOG = """Examples:

@@ -17,7 +17,9 @@ from rectilinear.errors import ResultError
 def report(
     folders: Annotated[
         list[Path],
-        typer.Argument(help="Folders written by `scan`, `tokens`, `trace`, `delta` or `probe`.", metavar="DIR..."),
+        typer.Argument(
+            help="Folders written by `scan`, `tokens`, `trace`, `delta`, `probe` or `finetune`.", metavar="DIR..."
+        ),
     ],
     png: Annotated[bool, typer.Option("--png", help="Draw the PNG plots again too; takes seconds.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result documents instead of tables.")] = False,

@@ -197,6 +197,8 @@ def _check(
     """Raise where options do not go together; `layers` where all of them are needed."""
     if layers is not None:
         raise ModelError("expected all layers with --pairs and --keep-moments, got --layers: leave it out")
+    if share is not None and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise TextError("expected --shard in a job of one process: torchrun shares a scan out by itself")
     if share is None and maps is not None:
         raise ResultError("expected --shard with --maps: a scan in one piece fits its own")
     if share is not None and len(texts) > 1:

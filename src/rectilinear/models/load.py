@@ -29,13 +29,16 @@ def load(
     device: str = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    outputs: int | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return (model, tokenizer), the model in eval mode.
 
     model: `demo`, `demo:tiny`, a local folder, a .gguf file, or a Hub id. dtype: auto (the checkpoint's own; float16
     becomes float32 on a CPU), float32, bfloat16, float16. device: auto (CUDA, then MPS, then CPU), a torch device, or
     `balanced` to spread the layers over all GPUs. Weights are read from safetensors only; checkpoints with linear
-    blocks need no trust. The dtype of the checkpoint is remembered for `save_model`. Raises ModelError, one line each.
+    blocks need no trust. The dtype of the checkpoint is remembered for `save_model`. outputs: how many a
+    head on the last real token gives, which takes the place of the one for language and starts from random numbers.
+    Raises ModelError, one line each.
     """
     import torch
     from safetensors import SafetensorError
@@ -50,10 +53,11 @@ def load(
         config = _config(model, source, common)
         chosen = _dtype(dtype, config, where)
         placed = {"device_map": "auto"} if where == "balanced" else {}
+        kind, headed = (
+            (_class(config, model), {}) if outputs is None else (_classifier(config, model), {"num_labels": outputs})
+        )
         try:
-            loaded = _class(config, model).from_pretrained(
-                source, dtype=chosen, use_safetensors=True, **placed, **common
-            )
+            loaded = kind.from_pretrained(source, dtype=chosen, use_safetensors=True, **placed, **headed, **common)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"cannot load the weights of {model!r}: {first_line(error)}") from error
         tokenizer = _tokenizer(model, source, common)
@@ -150,9 +154,10 @@ def fingerprint(model: PreTrainedModel) -> str:
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return 16 hex digits that tell tokenizers apart: by the vocabulary, and by how some text is cut."""
+    vocabulary = tokenizer.get_vocab()
+    by_id = "\0".join(sorted(vocabulary, key=vocabulary.__getitem__))
     cut = tokenizer(PROBE, verbose=False)["input_ids"]
-    known = json.dumps([sorted(tokenizer.get_vocab().items()), cut])
-    return hashlib.sha256(known.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return hashlib.sha256(f"{by_id}\0{cut}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _without_dtype(config: dict[Any, Any]) -> dict[str, Any]:
@@ -240,6 +245,17 @@ def _class(config: PreTrainedConfig, model: str) -> Any:
     if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or getattr(config, "auto_map", None):
         return AutoModelForCausalLM
     raise ModelError(f"expected a text model, got {model!r} of type {config.model_type!r}")
+
+
+def _classifier(config: PreTrainedConfig, model: str) -> Any:
+    from transformers import AutoModelForSequenceClassification
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+
+    if config.model_type in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        return AutoModelForSequenceClassification
+    raise ModelError(
+        f"expected a model of a family with a classification head, got {model!r} of type {config.model_type!r}"
+    )
 
 
 def device_of(device: str) -> str:

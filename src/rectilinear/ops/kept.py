@@ -128,12 +128,15 @@ class KeptMoments:
         files = {group: self.folder / group.file(layer) for group in GROUPS}
         return {group: Moments.load(file) for group, file in files.items() if file.exists()}
 
-    def ordinary(self, layer: int) -> Moments:
-        """Return the moments of all tokens of a layer that are no sinks."""
-        parts = [moments for group, moments in self.groups(layer).items() if group.tokens == "ordinary"]
-        if not parts:
+    def merged(self, layer: int) -> tuple[Moments, Moments | None]:
+        """Return the moments of all ordinary tokens of a layer, and of its sinks, None where it has none."""
+        found: dict[str, Moments] = {}
+        for group, moments in self.groups(layer).items():
+            known = found.get(group.tokens)
+            found[group.tokens] = moments if known is None else known.merge(moments)
+        if "ordinary" not in found:
             raise ResultError(f"expected the moments of layer {layer} in {self.folder}, got none; scan again")
-        return parts[0] if len(parts) == 1 else parts[0].merge(parts[1])
+        return found["ordinary"], found.get("sink")
 
     @classmethod
     def load(cls, folder: str | Path) -> KeptMoments:

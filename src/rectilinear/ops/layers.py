@@ -146,8 +146,8 @@ class Layer:
         self.triggers = sorted(self.triggers, reverse=True)[:TRIGGERS]
 
     def add_sample(self, rows: Tensor, sinks: Tensor | None, most: int, seed: tuple[int, int]) -> None:
-        """Keep up to `most` ordinary rows of a batch [n, d], until SAMPLE are kept; seed: a number and the batch's."""
-        if most <= 0 or sum(len(kept) for kept in self.sample.values()) >= SAMPLE:
+        """Keep up to `most` ordinary rows [n, d] of each of the first batches; seed: a number and the batch's."""
+        if seed[1] * most >= SAMPLE or not most:
             return
         usable = np.arange(len(rows)) if sinks is None else (~sinks).nonzero().flatten().cpu().numpy()
         # Each batch draws for itself: the same rows, whoever passes it through the model.

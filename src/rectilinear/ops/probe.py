@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from rectilinear.models.load import model_id
 from rectilinear.ops.evaluate import Candidate
 from rectilinear.ops.forecast import context
 from rectilinear.ops.pooled import POOLINGS, pooled
+from rectilinear.ops.progress import OnProgress, Progress
 from rectilinear.ops.provenance import model_facts, run_facts
 from rectilinear.results import ProbeCurve, ProbePoint, ProbeResult
 
@@ -57,20 +58,6 @@ class ProbeSettings:
         if self.folds < 2:
             raise RectilinearError(f"expected two folds or more, got {self.folds}")
         _sklearn("linear_model")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a task (a few words) is: `done` of `total` units ("tokens" or "positions"), and what is known so far."""
-
-    task: str
-    done: int
-    total: int
-    unit: str
-    said: str = ""
-
-
-OnProgress = Callable[[Progress], None] | None
 
 
 def probe(
@@ -156,7 +143,7 @@ def _probed(
     def advance(tokens: int) -> None:
         nonlocal done
         done += tokens
-        tell(Progress(f"reading with {name}", done, total, "tokens"))
+        tell(Progress(f"reading with {name}", done, total))
 
     options: dict[str, Any] = {"batch_tokens": settings.batch_tokens, "layers_path": settings.layers_path}
     with pooled(model, [row for row, _ in ids], settings.pooling, advance=advance, **options) as features:
@@ -164,7 +151,7 @@ def _probed(
         hits: list[Tensor] = []
         for position in range(len(features)):
             said = f"best accuracy so far {max(p.accuracy for p in points):.3f}" if points else ""
-            tell(Progress(f"probing {name}", position, len(features), "positions", said))
+            tell(Progress(f"probing {name}", position, len(features), said, "positions"))
             point, right = _fitted(position, np.array(features[position]), task, settings, notes)
             points.append(point)
             hits.append(right)

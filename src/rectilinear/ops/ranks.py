@@ -111,11 +111,9 @@ def ranks_here() -> Iterator[Ranks | None]:
         with _told():
             dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
         yield Ranks(rank, size)
-    except RectilinearError as error:
+    except RectilinearError as error:  # the group is left as it is: to take it down could mean to wait for the dead
         raise type(error)(f"process {rank} of {size}: {error}") from error
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    dist.destroy_process_group()
 
 
 def device_here(device: str) -> str:

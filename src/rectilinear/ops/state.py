@@ -73,13 +73,14 @@ def state_facts(folder: str | Path) -> dict[str, Any]:
     return document
 
 
-def load_state(folder: str | Path, gatherer: Gatherer, parts: Submodules | None = None) -> None:
-    """Add the state in a folder to what a gatherer and its parts hold, a layer at a time, on the CPU.
+def load_state(folder: str | Path, gatherer: Gatherer, parts: Submodules | None = None) -> dict[str, Any]:
+    """Add the state in a folder to what a gatherer and its parts hold, a layer at a time; return its document.
 
-    An empty gatherer is as it was when the state was saved; to others it is merged. Raises ResultError where a file is
-    missing or damaged, or of other layers.
+    An empty gatherer is then as it was when the state was saved, but on the CPU until rows come from elsewhere; into
+    others the state is merged. Raises ResultError where it is not whole, damaged, or of another schema.
     """
     folder = Path(folder)
+    document = state_facts(folder)
     try:
         for index in range(len(gatherer.layers)):
             file = folder / _layer_file(index)
@@ -92,6 +93,7 @@ def load_state(folder: str | Path, gatherer: Gatherer, parts: Submodules | None 
             gatherer.spans.merge_(_spans_loaded(_read(folder / SPANS), gatherer.spans))
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise ResultError(f"cannot read the state in {folder}: {first_line(error)}; scan again") from error
+    return document
 
 
 def _layer_file(index: int) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from rectilinear.errors import ResultError
-from rectilinear.report import delta, folder, probe, tokens, trace
+from rectilinear.report import delta, finetuning, folder, probe, reproduction, tokens, trace
 from rectilinear.report.terminal import layers_table
 
 
@@ -34,6 +34,15 @@ KINDS = {
     trace.DOCUMENT: Kind(trace.PAGE, trace.load_trace, trace.render_trace, trace.trace_table),
     delta.DOCUMENT: Kind(delta.PAGE, delta.load_delta, delta.render_delta, delta.delta_table),
     probe.DOCUMENT: Kind(probe.PAGE, probe.load_probe, probe.render_probe, probe.probe_table),
+    finetuning.DOCUMENT: Kind(
+        finetuning.PAGE, finetuning.load_finetune, finetuning.render_finetune, finetuning.finetune_table
+    ),
+    reproduction.DOCUMENT: Kind(
+        reproduction.PAGE,
+        reproduction.load_reproduction,
+        reproduction.render_reproduction,
+        reproduction.reproduction_table,
+    ),
 }
 
 

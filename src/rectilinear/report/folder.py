@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,14 +103,18 @@ def _draw(result: ScanResult, folder: Path, *, png: bool) -> None:
     (folder / PAGE).write_text(scan_page(result, figures), encoding="utf-8")
 
 
-def write_figures(figures: dict[str, Drawing], folder: Path, *, png: bool) -> None:
-    """Write each figure as SVG and, if asked, as PNG."""
+def write_figures(
+    figures: dict[str, Drawing], folder: Path, *, png: bool, titles: Mapping[str, str] | None = None
+) -> None:
+    """Write each figure as SVG, under its title in `titles` or that of its kind, and, if asked, as PNG."""
     from rectilinear.report.html import CAPTIONS
     from rectilinear.report.svg import svg
 
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
-        (folder / f"{name}.svg").write_text(svg(figure, CAPTIONS[name][0]), encoding="utf-8")
+        (folder / f"{name}.svg").write_text(
+            svg(figure, CAPTIONS[name][0] if titles is None else titles[name]), encoding="utf-8"
+        )
         if png:
             from rectilinear.report.png import png as paint
 

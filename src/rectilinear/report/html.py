@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from rectilinear.core.spans import in_words
@@ -17,15 +17,17 @@ from rectilinear.report.plots import overlay, scan_figures
 from rectilinear.report.shapes import Drawing
 from rectilinear.report.story import compared, finding, least_linear, notes
 from rectilinear.report.svg import inline
-from rectilinear.report.text import between, flowing, number, percent, plain, signed, token, visible
+from rectilinear.report.text import between, flowing, number, percent, plain, plus_minus, share, signed, token, visible
 from rectilinear.report.training import story
-from rectilinear.report.values import Values, overlay_values, scan_values
+from rectilinear.report.values import Values, carrier_values, overlay_values, scan_values
 from rectilinear.results import (
     DeltaResult,
     EvalResult,
+    FinetuneResult,
     JudgeResult,
     ProbeResult,
     PruneResult,
+    ReproductionResult,
     ScanResult,
     SweepResult,
     TextsResult,
@@ -91,6 +93,11 @@ CAPTIONS = {
         "Top: score and increment score on unseen text, before (dashed) and after (solid). Below each, the change with "
         "its 95 % interval over the same held-out documents for both models; red diamonds mark layers where the "
         "interval of the held-out change excludes 0. One layer in twenty does so by chance alone.",
+    ),
+    "finetune": (
+        "What fine-tuning does to each layer",
+        "Change of increment score and score from before to after, mean over seeds with a standard deviation: by the "
+        "paper's in-sample formula (dashed), on unseen text (blue), and without sink tokens (orange).",
     ),
     "probe": (
         "Accuracy along the stream",
@@ -164,7 +171,7 @@ def carriers_page(result: ScanResult, figures: dict[str, Drawing]) -> str:
         classes=classes(result),
         strings=strings(result),
         triggers=triggers,
-        figures=_drawn(figures),
+        figures=_drawn(figures, {"carriers": carrier_values(result)}),
     )
 
 
@@ -198,9 +205,51 @@ def delta_page(result: DeltaResult, figures: dict[str, Drawing]) -> str:
     return _render("delta.html.j2", result=result, facts=result.provenance, figures=_drawn(figures))
 
 
+def finetune_page(
+    result: FinetuneResult, figures: dict[str, Drawing], labels: Mapping[str, str], losses: Mapping[int, str]
+) -> str:
+    """Return fine-tunings of one model as a single HTML document.
+
+    labels: names of the three scores; losses: of each seed, in a few characters.
+    """
+    layers = {kind: result.layer_changes("increment", kind) for kind in labels}
+    return _render(
+        "finetune.html.j2",
+        result=result,
+        facts=result.provenance,
+        labels=labels,
+        accuracies=[plus_minus(spread, share) for spread in (result.before, result.after)],
+        layers=layers,
+        losses=losses,
+        figures=_drawn(figures),
+    )
+
+
 def probe_page(result: ProbeResult, figures: dict[str, Drawing]) -> str:
     """Return linear probes of one model or several as a single HTML document."""
     return _render("probe.html.j2", result=result, facts=result.provenance, figures=_drawn(figures))
+
+
+def reproduction_page(
+    result: ReproductionResult,
+    figures: dict[str, Drawing],
+    counted: str,
+    tables: Mapping[str, Sequence[tuple[str, str, str]]],
+) -> str:
+    """Return a reproduction as a single HTML document.
+
+    counted: how many claims hold; tables: by part, rows of label, paper and measured.
+    """
+    captions = {part.name: (visible(part.title), f"After {visible(part.source)}.") for part in result.parts}
+    return _render(
+        "reproduction.html.j2",
+        result=result,
+        facts=result.provenance,
+        counted=counted,
+        tables=tables,
+        drawn={one["name"]: one for one in _drawn(figures, captions=captions)},
+        figures=[],
+    )
 
 
 def eval_page(result: EvalResult) -> str:
@@ -222,11 +271,16 @@ def tokens_page(result: TokensResult) -> str:
         result=result,
         facts=result.provenance,
         shown=shown,
-        rows=[[_cell(one, layer) for layer in range(result.layers)] for one in shown],
+        rows=cells(shown),
         shade=shade,
         shades=SHADES,
         figures=[],
     )
+
+
+def cells(tokens: Sequence[TokenResult]) -> list[list[dict[str, Any]]]:
+    """Return the cells of the heat map, a list of layers for each token, for `prompt.html.j2`."""
+    return [[_cell(one, layer) for layer in range(len(one.relative_error))] for one in tokens]
 
 
 def _cell(one: TokenResult, layer: int) -> dict[str, Any]:
@@ -244,7 +298,8 @@ def _cell(one: TokenResult, layer: int) -> dict[str, Any]:
             known.append((name, f"{token(plain(guess.token, 24))} {number(guess.probability)}"))
     head = f"{token(plain(one.token, 24))}, layer {layer}{', a sink' if one.sink[layer] else ''}"
     title = "\n".join([head, *(f"{name}: {value}" for name, value in known)])
-    return {"shade": shade(one.relative_error[layer]), "sink": one.sink[layer], "title": title}
+    error = one.relative_error[layer]
+    return {"error": error, "shade": shade(error), "sink": one.sink[layer], "title": title}
 
 
 def trace_page(result: TraceResult, figures: dict[str, Drawing], reports: Mapping[int, str]) -> str:
@@ -272,27 +327,35 @@ def _frame(point: TracePoint, report: str | None) -> dict[str, Any]:
     return {"step": point.step, "name": visible(point.name), "report": report, "rows": rows}
 
 
-def _render(template: str, **values: Any) -> str:
-    environment = Environment(
-        loader=PackageLoader("rectilinear.report"),
+def environment(*packages: str) -> Environment:
+    """Return the engine for the templates of `packages` and then of the report: all that comes from data is escaped."""
+    made = Environment(
+        loader=ChoiceLoader([PackageLoader(package) for package in (*packages, "rectilinear.report")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (flowing, number, percent, plain, signed, token, visible)
-    environment.filters |= {one.__name__: one for one in filters}
-    environment.globals["between"] = between
-    return environment.get_template(template).render(**values)
+    filters = (flowing, number, percent, plain, plus_minus, signed, token, visible)
+    made.filters |= {one.__name__: one for one in filters}
+    made.globals["between"] = between
+    return made
+
+
+def _render(template: str, **values: Any) -> str:
+    return environment().get_template(template).render(**values)
 
 
 def _drawn(
-    figures: dict[str, Drawing], values: dict[str, Values] | None = None, link: str = ""
+    figures: dict[str, Drawing],
+    values: dict[str, Values] | None = None,
+    link: str = "",
+    captions: Mapping[str, tuple[str, str]] = CAPTIONS,
 ) -> list[dict[str, Any]]:
     """Return the figures of a page with captions and tables; their hits lead to `link` and the row's number."""
     drawn = []
     for name, figure in figures.items():
-        title, caption = CAPTIONS[name]
+        title, caption = captions[name]
         picture = Markup(inline(figure, title, link))
         behind = (values or {}).get(name)
         drawn.append({"name": name, "title": title, "caption": caption, "svg": picture, "behind": behind})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Group, RenderableType
@@ -16,7 +17,7 @@ from rectilinear.report.folder import PAGE, PLOTS, TABLE, read_document, table_c
 from rectilinear.report.html import probe_page
 from rectilinear.report.plots import DASHED, values_of
 from rectilinear.report.shapes import CYCLE, SOFT, Drawing
-from rectilinear.report.text import between, plain, sparkline, visible
+from rectilinear.report.text import between, plain, share, sparkline, visible
 from rectilinear.results import ProbeCurve, ProbePoint, ProbeResult
 
 DOCUMENT = "probe.json"
@@ -55,15 +56,13 @@ def render_probe(result: ProbeResult, folder: Path, *, png: bool = False) -> Non
 def _draw(result: ProbeResult, folder: Path, *, png: bool) -> None:
     figures = {"probe": probe_figure(result)}
     write_figures(figures, folder / PLOTS, png=png)
-    (folder / TABLE).write_text(probe_csv(result), encoding="utf-8")
+    (folder / TABLE).write_text(table_csv(probe_rows(result)), encoding="utf-8")
     (folder / PAGE).write_text(probe_page(result, figures), encoding="utf-8")
 
 
-def probe_csv(result: ProbeResult) -> str:
-    """Return one line a model and position."""
-    return table_csv(
-        [{"model": visible(curve.name), **asdict(point)} for curve in result.curves for point in curve.points]
-    )
+def probe_rows(result: ProbeResult) -> list[dict[str, Any]]:
+    """Return one row a model and position."""
+    return [{"model": visible(curve.name), **asdict(point)} for curve in result.curves for point in curve.points]
 
 
 def probe_figure(result: ProbeResult) -> Drawing:
@@ -123,16 +122,12 @@ def verdict(result: ProbeResult, curve: ProbeCurve) -> list[str]:
     shape = sparkline([(point.accuracy - low) / span for point in curve.points], 40)
     lines = [
         f"{plain(curve.name, 40)} {shape} best {best.accuracy:.3f} "
-        f"({between(best.low, best.high, _share)}) at position {best.position}, mean {curve.mean:.3f}"
+        f"({between(best.low, best.high, share)}) at position {best.position}, mean {curve.mean:.3f}"
     ]
     if curve.gap is not None:
         gap = between(curve.gap_low, curve.gap_high, _gap)
         lines.append(f"  mean against {plain(result.curves[0].name, 32)}: {curve.gap:+.3f} ({gap})")
     return lines
-
-
-def _share(value: float) -> str:
-    return f"{value:.3f}"
 
 
 def _gap(value: float) -> str:
@@ -142,4 +137,4 @@ def _gap(value: float) -> str:
 def _cell(point: ProbePoint | None, room: bool) -> str:
     if point is None:
         return ""
-    return f"{point.accuracy:.3f}  {between(point.low, point.high, _share)}" if room else f"{point.accuracy:.3f}"
+    return f"{point.accuracy:.3f}  {between(point.low, point.high, share)}" if room else f"{point.accuracy:.3f}"

@@ -29,6 +29,18 @@ def between(low: float | None, high: float | None, form: Callable[[float], str] 
     return "–" if low is None or high is None else f"{form(low)} … {form(high)}"
 
 
+def plus_minus(spread: Any, form: Callable[[float], str] = signed) -> str:
+    """Return "mean ± std" of a `results.Spread`, the mean alone where there is no deviation."""
+    if spread.mean is None:
+        return "–"
+    return form(spread.mean) if spread.std is None else f"{form(spread.mean)} ± {form(spread.std).lstrip('+')}"
+
+
+def share(value: float) -> str:
+    """Return a share with three decimals."""
+    return f"{value:.3f}"
+
+
 def percent(share: float | None, digits: int = 1) -> str:
     """Return a share as a percentage."""
     return "–" if share is None else f"{100 * share:.{digits}f} %"

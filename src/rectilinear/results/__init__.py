@@ -17,11 +17,24 @@ from rectilinear.results.evaluation import (
     TaskScore,
     TextScore,
 )
+from rectilinear.results.finetuning import FinetuneResult, SeedResult, Spread
 from rectilinear.results.healing import HealPoint, HealResult, thinned
 from rectilinear.results.judging import JudgeResult
 from rectilinear.results.plan import Loss, Plan, PruneResult
 from rectilinear.results.pretraining import Checkpoint, PretrainResult, TrainPoint
 from rectilinear.results.probe import ProbeCurve, ProbePoint, ProbeResult
+from rectilinear.results.reproduction import (
+    FAILS,
+    HOLDS,
+    UNTESTABLE,
+    Plot,
+    PlotCurve,
+    Reproduced,
+    ReproductionResult,
+    Row,
+    Run,
+    Verdict,
+)
 from rectilinear.results.scan import (
     MOMENTS,
     MOMENTS_DOCUMENT,
@@ -40,15 +53,19 @@ from rectilinear.results.tokens import Guess, TokenResult, TokensResult
 from rectilinear.results.trace import LayerScores, TracePoint, TraceResult
 
 __all__ = [
+    "FAILS",
+    "HOLDS",
     "MOMENTS",
     "MOMENTS_DOCUMENT",
     "SCHEMA",
+    "UNTESTABLE",
     "Change",
     "Changes",
     "Checkpoint",
     "DeltaResult",
     "Divergence",
     "EvalResult",
+    "FinetuneResult",
     "Guess",
     "HealPoint",
     "HealResult",
@@ -61,6 +78,8 @@ __all__ = [
     "ModelResult",
     "Passage",
     "Plan",
+    "Plot",
+    "PlotCurve",
     "Point",
     "PretrainResult",
     "ProbeCurve",
@@ -68,12 +87,18 @@ __all__ = [
     "ProbeResult",
     "Protocol",
     "PruneResult",
+    "Reproduced",
+    "ReproductionResult",
+    "Row",
+    "Run",
     "ScanResult",
     "Score",
+    "SeedResult",
     "Sinks",
     "Size",
     "Spectrum",
     "Speed",
+    "Spread",
     "SubmoduleScore",
     "SweepResult",
     "Tails",
@@ -85,6 +110,7 @@ __all__ = [
     "TracePoint",
     "TraceResult",
     "TrainPoint",
+    "Verdict",
     "clean",
     "mean",
     "thinned",

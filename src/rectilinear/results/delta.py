@@ -11,6 +11,7 @@ from typing import Any
 from rectilinear.errors import ResultError
 from rectilinear.results.checked import DAMAGED, checked
 from rectilinear.results.document import SCHEMA, clean
+from rectilinear.results.shown import Drawn
 
 KINDS = ("paper", "heldout", "ordinary")
 
@@ -53,8 +54,8 @@ class LayerDelta:
     increment: Changes
 
 
-@dataclass(frozen=True)
-class DeltaResult:
+@dataclass(frozen=True, repr=False)
+class DeltaResult(Drawn):
     """Two scans of the same windows, the second minus the first.
 
     before, after: of each scan model, revision, fingerprint, model_type, dtype, device. mean: changes of the means over

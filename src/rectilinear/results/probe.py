@@ -11,6 +11,7 @@ from typing import Any
 from rectilinear.errors import ResultError
 from rectilinear.results.checked import DAMAGED, checked
 from rectilinear.results.document import SCHEMA, clean, mean
+from rectilinear.results.shown import Drawn
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ class ProbeCurve:
         return value
 
 
-@dataclass(frozen=True)
-class ProbeResult:
+@dataclass(frozen=True, repr=False)
+class ProbeResult(Drawn):
     """Linear probes for one task.
 
     task: name, source, labels, train, test (numbers of examples), test_groups (those that are independent). majority:

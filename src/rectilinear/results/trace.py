@@ -12,6 +12,7 @@ from rectilinear.errors import ResultError
 from rectilinear.results.checked import DAMAGED, checked
 from rectilinear.results.document import SCHEMA, clean
 from rectilinear.results.scan import ScanResult, Score
+from rectilinear.results.shown import Drawn
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class TracePoint:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class TraceResult:
+@dataclass(frozen=True, repr=False)
+class TraceResult(Drawn):
     """Scans of the checkpoints of one training on the same windows, in the order of their steps.
 
     provenance: model, steps (of all checkpoints, those not scanned yet too), text, windows (fingerprint of the tokens),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -44,7 +44,7 @@ def chosen(model: PreTrainedModel, found: Sequence[Place], train: str, rank: int
     Raises ModelError where the model has nothing of the kind, and for adapters where peft is not installed.
     """
     if train == "lora":
-        return _adapted(found, rank)
+        return adapted([place.layer for place in found if not place.block], rank)
     if train == "all":
         return Chosen(tuple(model.parameters()))
     blocks = [parameter for place in found if place.block for parameter in place.layer.parameters()]
@@ -71,9 +71,9 @@ def training(model: PreTrainedModel, picked: Chosen) -> Iterator[None]:
     before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     for parameter, _ in before:
         parameter.requires_grad_(False)
-    for parameter in picked.parameters:
-        parameter.requires_grad_(True)
     merge = _with_adapters(model, picked) if picked.modules else None
+    for parameter in picked.parameters:  # after the adapters, which switch off all but themselves
+        parameter.requires_grad_(True)
     done = False
     try:
         yield
@@ -94,28 +94,29 @@ def _projection(layer: nn.Module) -> Iterator[nn.Parameter]:
     yield from module.parameters(recurse=False)
 
 
-def _adapted(found: Sequence[Place], rank: int) -> Chosen:
-    """Return the projections of the layers that are left, blocks aside: attention's and the MLP's."""
-    _lora()  # asked for now, not after the first evaluation
-    layers = [place.layer for place in found if not place.block]
+def adapted(layers: Iterable[nn.Module], rank: int) -> Chosen:
+    """Return the projections of layers, attention's and the MLP's, to get adapters.
+
+    Raises ModelError where there are none, or where peft is not installed.
+    """
+    peft_lora()  # asked for now, not after the first evaluation
     modules = [module for layer in layers for module in layer.modules() if isinstance(module, nn.Linear | Conv1D)]
     if not modules:
-        raise ModelError("expected projections of attention and MLP to adapt, got none: train all")
+        raise ModelError("expected projections of attention and MLP to adapt, got none: train all parameters")
     return Chosen(modules=tuple(modules), rank=rank)
 
 
-def _lora() -> Any:
+def peft_lora() -> Any:
+    """Return peft's module of low-rank adapters; raises ModelError where it is not installed."""
     try:
         return importlib.import_module("peft.tuners.lora")
     except ImportError as error:
-        raise ModelError(
-            "expected the package peft for --train lora, got none: pip install 'rectilinear[train]'"
-        ) from error
+        raise ModelError("expected the package peft for lora, got none: pip install 'rectilinear[train]'") from error
 
 
 def _with_adapters(model: PreTrainedModel, picked: Chosen) -> Callable[[bool], None]:
     """Put adapters into the model, in place; return what takes them out again, merged or not."""
-    lora = _lora()
+    lora = peft_lora()
     wanted = set(picked.modules)
     names = [name for name, module in model.named_modules() if module in wanted]
     config = lora.LoraConfig(

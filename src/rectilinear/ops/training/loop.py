@@ -21,11 +21,17 @@ TENTHS = tuple(
 
 
 def arguments(
-    model: PreTrainedModel, books: Books, out: Path, *, report_to: Sequence[str], **own: Any
+    model: PreTrainedModel,
+    books: Books,
+    out: Path,
+    *,
+    report_to: Sequence[str] = (),
+    kind: type[TrainingArguments] = TrainingArguments,
+    **own: Any,
 ) -> TrainingArguments:
     """Return the options of a training whose budget decides when it ends and when it saves; `own` are added."""
     cuda = model.device.type == "cuda"
-    found = TrainingArguments(
+    found = kind(
         output_dir=str(out),
         max_steps=int(books.size) if books.kind == "steps" else ENDLESS,
         use_cpu=model.device.type == "cpu",
