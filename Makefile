@@ -1,8 +1,8 @@
-# make demo | test | check | fix | docs | smoke | bench | clean
+# make demo | test | check | fix | docs | smoke | fuzz | bench | clean
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check fix docs smoke bench clean
+.PHONY: demo test check fix docs smoke fuzz bench clean
 .DEFAULT_GOAL := check
 
 # The stamp follows what is to be installed, so a changed dependency installs again.
@@ -37,6 +37,10 @@ docs: .venv/.installed
 # Wheel and sdist, installed alone into a new environment, and every command tried there.
 smoke: .venv/.installed
 	$(BIN)/python tools/smoke.py
+
+# A hundred thousand files that are nearly right, drawn anew each time: minutes to an hour.
+fuzz: .venv/.installed
+	FUZZ_EXAMPLES=4400 $(BIN)/python -m pytest tests/test_fuzz.py
 
 bench: .venv/.installed
 	$(BIN)/python benchmarks/scan.py

@@ -109,6 +109,18 @@ def test_not_finite_names_layer_and_document():
         rectilinear.scan(model, tiny.tokenizer(), texts, window=16)
 
 
+def test_an_activation_beyond_float16_names_its_layer_and_document():
+    model = tiny.llama(initializer_range=0.15)
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight *= 1e6
+    documents = tiny.documents()
+    assert rectilinear.scan(model, tiny.tokenizer(), documents, window=32)
+    with pytest.raises(
+        rectilinear.NonFiniteError, match=r"layer 1 gave a NaN or infinite .* document 0 at token .*bfloat16"
+    ):
+        rectilinear.scan(model.half(), tiny.tokenizer(), documents, window=32)
+
+
 def test_warnings_say_what_to_distrust(model):
     few = rectilinear.scan(model, tiny.tokenizer(), tiny.documents(3), window=16, tokens=1000)
     said = " ".join(few.warnings)

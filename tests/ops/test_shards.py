@@ -154,6 +154,10 @@ def test_what_is_missing_doubled_or_foreign_is_named(model, shards, tmp_path):
     part = merged([fit[0], fit[2]], tmp_path / "part")
     with pytest.raises(rectilinear.ResultError, match=r"share 1 of the fit part is in both .*part and .*fit-1"):
         Shards.of([part, fit[0]])
+    with pytest.raises(rectilinear.ResultError, match=r"each shard once, got .*fit-1 twice"):
+        Shards.of([fit[0], fit[1], fit[0]])
+    with pytest.raises(rectilinear.ResultError, match="folders of shards to merge, got none"):
+        Shards.of([])
     with pytest.raises(rectilinear.ResultError, match="none of its shares 2: merge them first"):
         shard(model, tmp_path / "early", 1, 3, maps=part)
     with pytest.raises(rectilinear.ResultError, match="another model in this scan"):

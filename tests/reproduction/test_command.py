@@ -7,6 +7,7 @@ from pages import Seen
 from rectilinear.cli import reproduce as command
 from rectilinear.report.checksums import verify
 from rectilinear.results import FAILS, HOLDS, UNTESTABLE
+from training import save_run
 
 
 def document(out):
@@ -66,6 +67,43 @@ def test_what_is_finished_is_not_run_again(recipes, reproduce, tmp_path, monkeyp
     assert len(calls) == 2 and calls[1][-1] == "--force"  # another command's folder is replaced
     assert reproduce("tiny-a", "--out", out, "--force").exit_code == 0
     assert len(calls) == 3
+
+
+def test_what_rests_on_a_run_that_is_made_again_is_made_again_too(recipes, reproduce, tmp_path, monkeypatch):
+    out, calls, real = tmp_path / "out", [], command._call
+    commands = tmp_path / "commands" / "smoke.yaml"
+    commands.write_text(commands.read_text() + "both:\n  command: compare @one {runs}/one --out {out}\n")
+    (recipes / "tiny-c.yaml").write_text((recipes / "tiny-a.yaml").read_text().replace("[one]", "[one, both]"))
+    monkeypatch.setattr(command, "_call", lambda arguments: (calls.append(arguments[0]), real(arguments)))
+    assert reproduce("tiny-c", "--out", out).exit_code == 0
+    assert reproduce("tiny-c", "--out", out, "--resume").exit_code == 0
+    assert calls == ["scan", "compare"]
+    commands.write_text(commands.read_text().replace("--window 32", "--window 16"))
+    assert reproduce("tiny-a", "--out", out, "--resume").exit_code == 0
+    assert calls == ["scan", "compare", "scan"]
+    assert reproduce("tiny-c", "--out", out, "--resume").exit_code == 0
+    assert calls == ["scan", "compare", "scan", "compare"]
+
+
+def test_an_interrupted_command_goes_on_where_it_can(recipes, reproduce, folder, tmp_path, monkeypatch):
+    run = save_run(tmp_path / "run", steps=(1, 2))
+    commands = tmp_path / "commands" / "smoke.yaml"
+    text = tmp_path / "docs.jsonl"
+    commands.write_text(f"one:\n  command: trace {run} --text {text} --window 32 --out {{out}}\n")
+    out, real, calls = tmp_path / "out", command._call, []
+
+    def interrupted(arguments):
+        real(arguments)  # its folder is there, and yet it was not seen to end
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(command, "_call", interrupted)
+        assert reproduce("tiny-a", "--out", out).exit_code == 130
+    monkeypatch.setattr(command, "_call", lambda arguments: (calls.append(arguments[-1]), real(arguments)))
+    assert reproduce("tiny-a", "--out", out, "--resume").exit_code == 0
+    commands.write_text(commands.read_text().replace("--window 32", "--window 16"))
+    assert reproduce("tiny-a", "--out", out, "--resume").exit_code == 0
+    assert calls == ["--resume", "--force"]
 
 
 def test_a_run_that_fails_leaves_the_others_standing(recipes, reproduce, tmp_path, capsys, monkeypatch):

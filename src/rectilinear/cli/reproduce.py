@@ -151,7 +151,8 @@ def _typed(arguments: Sequence[str]) -> Iterator[None]:
 
 
 def _kept(log: Log) -> str:
-    return f"{len(log.finished)} runs are finished and kept in {log.folder}: go on with --resume"
+    done = sum(log.seconds(name) is not None for name in log.runs)
+    return f"{done} runs are finished and kept in {log.folder}: go on with --resume"
 
 
 def _announced(step: Step, left: Sequence[Step]) -> None:
@@ -184,7 +185,7 @@ def _told(planned: Sequence[Step], out: Path, *, json: bool) -> None:
     for step in planned:
         time = "finished" if step.finished else _cost(step.run.minutes, step.run.flops)
         console.print(f"{visible(step.typed)}  # {time}", markup=False)
-    total = f"about {_time(minutes)} on two slow cores" if minutes else "no time that is known beforehand"
+    total = f"about {_time(minutes)} on two slow cores"
     if flops:
         total = f"{flops:.2g} operations, {flops / GPU / 3600:,.1f} GPU hours at {GPU:.0e} a second"
     console.print(f"\n{len(left)} of {len(planned)} commands, {total}; into {visible(out)}", markup=False)

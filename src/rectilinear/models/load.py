@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rectilinear.errors import ModelError, first_line, nearest
+from rectilinear.hub import limit_patience
 from rectilinear.models.demo import demo_gguf, demo_place
 from rectilinear.models.folders import check_folder, check_heads, tokenizer_place
 from rectilinear.models.gguf import config_of, converted, folder_of
@@ -181,6 +182,7 @@ def _resolve(model: str) -> Path | str:
     if model.endswith(".gguf") or model.startswith(("/", ".", "~")) or model.count("/") > 1:
         there = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise ModelError(f"no such model folder or file: {model}.{nearest(path.name, there)}")
+    limit_patience()
     return model
 
 

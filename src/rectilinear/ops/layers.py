@@ -282,17 +282,6 @@ class Gatherer:
         """Return the (x, z) pair of every layer."""
         return [layer.pair for layer in self.layers if layer is not None]
 
-    def merge_(self, other: Gatherer) -> None:
-        """Add what another one has gathered from other tokens of the same model and text."""
-        self.positions = [mine.merge(theirs) for mine, theirs in zip(self.positions, other.positions, strict=True)]
-        for index, (mine, theirs) in enumerate(zip(self.layers, other.layers, strict=True)):
-            self.layers[index] = mine.merge(theirs) if mine and theirs else mine or theirs
-        self.passage = self.passage.merge(other.passage)
-        if self.spans is not None and other.spans is not None:
-            self.spans.merge_(other.spans)
-        if self.kinds is not None and other.kinds is not None:
-            self.kinds.merge_(other.kinds.table)
-
     def fix_thresholds(self) -> None:
         """Let what counts as a sink stay, where so few tokens have come that nothing has decided it yet."""
         for position in self.positions:

@@ -174,8 +174,8 @@ def run_pass(
             if ranks is not None and ranks.rank:
                 leave_fit_(gatherer, parts)
             whole.judge()
-    if ranks is not None:
-        sum_scan(ranks, gatherer, parts)
+        if ranks is not None:  # here, as only inference mode may change what was made in it
+            sum_scan(ranks, gatherer, parts)
 
 
 def run_batch(model: PreTrainedModel, stack: torch.nn.ModuleList, batch: Batch) -> int:

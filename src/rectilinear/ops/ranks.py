@@ -151,8 +151,7 @@ def sum_scan(ranks: Ranks, gatherer: Gatherer, parts: Submodules | None) -> None
     for part in parts.parts.values() if parts else ():
         part.ratio_sum, part.count = ranks.total(part.ratio_sum), int(ranks.total(part.count))
     if gatherer.kinds is not None:
-        gatherer.kinds.merge_(_longest(ranks, gatherer.kinds.table, -1))
-        gatherer.kinds.table = ranks.most(torch.from_numpy(gatherer.kinds.table)).numpy()
+        gatherer.kinds.table = ranks.most(torch.from_numpy(_longest(ranks, gatherer.kinds.table, -1))).numpy()
     _sum_spans(ranks, gatherer)
     _collect(ranks, gatherer, layers)
 

@@ -103,7 +103,11 @@ class Shards:
 
         Folders may come in any order; a shard may be the merge of others.
         """
-        members = {Path(folder): Shard.load(folder) for folder in folders}
+        members: dict[Path, Shard] = {}
+        for folder in map(Path, folders):
+            if folder in members:
+                raise ResultError(f"expected each shard once, got {folder} twice")
+            members[folder] = Shard.load(folder)
         if not members:
             raise ResultError("expected folders of shards to merge, got none")
         (place, first), *rest = members.items()

@@ -6,7 +6,6 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rectilinear.errors import RectilinearError
@@ -36,12 +35,19 @@ class Step:
 
 
 def steps(recipes: Sequence[Recipe], plan: Sequence[Planned], log: Log, stories: str) -> list[Step]:
-    """Return the runs that recipes need at the log's scale, each once, in order."""
+    """Return the runs that recipes need at the log's scale, each once, in order.
+
+    One that reads the folder of another is not finished before that one is.
+    """
     templates = [template for recipe in recipes for template in recipe.runs[log.scale]]
-    found = []
+    found: list[Step] = []
+    waiting: set[str] = set()
     for run in wanted(plan, templates):
         command = tuple(run.filled(log.folder, plan, stories))
-        found.append(Step(run, command, log.holds(run.name, shlex.join(command))))
+        finished = log.finished(run.name, command) and not waiting & set(command)
+        found.append(Step(run, command, finished))
+        if not finished:
+            waiting.add(str(log.folder / run.name))
     return found
 
 
@@ -88,16 +94,20 @@ def _run(
     if broken:
         raise RectilinearError(f"it needs {broken[0]}, which failed: {failed[broken[0]]}")
     started = time.perf_counter()
-    call([*step.command, *_again(step, log.folder / step.run.name)])
-    log.add(step.run.name, shlex.join(step.command), time.perf_counter() - started)
+    again = _again(step, log)
+    log.start(step.run.name, step.command)
+    call([*step.command, *again])
+    log.finish(step.run.name, time.perf_counter() - started)
 
 
-def _again(step: Step, folder: Path) -> list[str]:
-    """Return the option to go on from, or to replace, what an interrupted run has left."""
+def _again(step: Step, log: Log) -> list[str]:
+    """Return the option to go on from what this command has left, or to replace what another one has."""
+    folder = log.folder / step.run.name
     if not folder.exists():
         return []
     goes_on = GOES_ON.get(step.command[0])
-    return ["--resume"] if goes_on and (folder / goes_on).is_file() else ["--force"]
+    same = log.begun(step.run.name, step.command)
+    return ["--resume"] if same and goes_on and (folder / goes_on).is_file() else ["--force"]
 
 
 def _part(recipe: Recipe, needed: Sequence[Step], log: Log, failed: dict[str, str]) -> Reproduced:

@@ -1,9 +1,10 @@
-"""The log of finished runs in a reproduction's folder: what is in it need not run again."""
+"""The log of runs in a reproduction's folder: what is finished in it need not run again."""
 
 from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ DOCUMENT, RUNS, REPORT = "runs.json", "runs", "report"
 
 @dataclass
 class Log:
-    """Which runs of a scale are finished in the folder `out`: by name, their command and how long it took."""
+    """The runs of a scale in the folder `out`: by name, their command and how long it took, None where not done."""
 
     out: Path
     scale: str
-    finished: dict[str, dict[str, Any]] = field(default_factory=dict)
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -44,22 +45,34 @@ class Log:
             )
         return cls(out, scale, runs)
 
-    def holds(self, name: str, command: str) -> bool:
+    def begun(self, name: str, command: Sequence[str]) -> bool:
+        """Tell whether what lies in a run's folder is of this very command, finished or not."""
+        return self.runs.get(name, {}).get("command") == list(command) and (self.folder / name).is_dir()
+
+    def finished(self, name: str, command: Sequence[str]) -> bool:
         """Tell whether this very command has finished, and its folder is there."""
-        return self.finished.get(name, {}).get("command") == command and (self.folder / name).is_dir()
+        return self.begun(name, command) and self.seconds(name) is not None
 
     def seconds(self, name: str) -> float | None:
         """Return how long a finished run took, None for another."""
-        return self.finished.get(name, {}).get("seconds")
+        found: float | None = self.runs.get(name, {}).get("seconds")
+        return found
 
-    def add(self, name: str, command: str, seconds: float) -> None:
-        """Note a finished run, on disk too; raises ResultError where that fails."""
-        self.finished[name] = {"command": command, "seconds": round(seconds, 1)}
+    def start(self, name: str, command: Sequence[str]) -> None:
+        """Note that a run begins; those that read its folder are finished no more. Raises ResultError as `write`."""
+        place = str(self.folder / name)
+        self.runs = {other: entry for other, entry in self.runs.items() if place not in entry["command"]}
+        self.runs[name] = {"command": list(command), "seconds": None}
+        self.write()
+
+    def finish(self, name: str, seconds: float) -> None:
+        """Note that a run that was started has finished; raises ResultError as `write` does."""
+        self.runs[name]["seconds"] = round(seconds, 1)
         self.write()
 
     def write(self) -> None:
         """Write the log, whole or not at all; raises ResultError where that fails."""
-        text = json.dumps({"schema": SCHEMA, "kind": "runs", "scale": self.scale, "runs": self.finished}, indent=1)
+        text = json.dumps({"schema": SCHEMA, "kind": "runs", "scale": self.scale, "runs": self.runs}, indent=1)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".runs-", dir=self.out) as part:
