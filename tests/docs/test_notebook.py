@@ -52,5 +52,5 @@ def test_every_cell_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     cells = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(cells)
-    nbclient.NotebookClient(cells, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    nbclient.NotebookClient(cells, timeout=900, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert {path.name for path in tmp_path.iterdir()} >= {"scan-plain", "delta-siblings", "tiny-small"}

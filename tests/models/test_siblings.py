@@ -71,6 +71,15 @@ def test_the_stories_are_the_default_text(assets, stories, monkeypatch, tmp_path
     assert text("demo:tiny-cosine") == "demo"
 
 
+def test_cuts_and_judgements_read_the_stories_too(assets, stories, tmp_path):
+    judged = CliRunner().invoke(app, ["eval", "demo:tiny", "--dry-run"])
+    assert "stories.txt.gz, 16384 tokens" in judged.output
+    options = ["--effort", "one-shot", "--window", "16", "--tokens", "800", "--out", str(tmp_path / "cut")]
+    cut = CliRunner().invoke(app, ["prune", "demo:tiny", "--remove", "1", *options])
+    assert cut.exit_code == 0, cut.output
+    assert json.loads((tmp_path / "cut" / "prune.json").read_text())["provenance"]["text"] == "stories.txt.gz"
+
+
 def test_a_trace_finds_the_checkpoints(assets, stories):
     options = ["--window", "32", "--tokens", "1600", "--json"]
     done = CliRunner().invoke(app, ["trace", "demo:tiny-cosine", *options])
