@@ -1,8 +1,8 @@
-# make demo | test | check | fix | bench | clean
+# make demo | test | check | fix | docs | smoke | fuzz | bench | clean
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check fix bench clean
+.PHONY: demo test check fix docs smoke fuzz bench clean
 .DEFAULT_GOAL := check
 
 # The stamp follows what is to be installed, so a changed dependency installs again.
@@ -27,9 +27,23 @@ check: .venv/.installed
 fix: .venv/.installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/python tools/notebook.py
+
+# The site, into site/; a broken link, anchor or reference fails it.
+docs: .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --strict
+
+# Wheel and sdist, installed alone into a new environment, and every command tried there.
+smoke: .venv/.installed
+	$(BIN)/python tools/smoke.py
+
+# A hundred thousand files that are nearly right, drawn anew each time: minutes to an hour.
+fuzz: .venv/.installed
+	FUZZ_EXAMPLES=4400 $(BIN)/python -m pytest tests/test_fuzz.py
 
 bench: .venv/.installed
 	$(BIN)/python benchmarks/scan.py
 
 clean:
-	rm -rf .venv demo-report .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv demo-report dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -62,7 +62,15 @@ def test_report_and_compare(scanned, tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["report", "--help"], ["compare", "--help"], ["scan", "--help"], ["tokens", "--help"]],
+    [
+        ["--help"],
+        ["--version"],
+        ["report", "--help"],
+        ["compare", "--help"],
+        ["scan", "--help"],
+        ["tokens", "--help"],
+        ["explore", "--help"],
+    ],
 )
 def test_help_comes_at_once(arguments):
     assert not {"torch", "transformers", "datasets", "numpy", "matplotlib", "jinja2"} & loaded_by(arguments)

@@ -27,6 +27,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(bare, tmp_path, mo
     done = dry_run(bare, "--tokens", "1600", "--window", "32")
     assert done.exit_code == 0, done.output
     said = {line[:12].strip(): line[12:].strip() for line in done.stdout.splitlines()}
+    assert re.fullmatch(r"\d+\.\d s on cpu at the least: matrix products, as fast as one was now", said.pop("time"))
     assert said == {
         "model": str(bare),
         "text": "demo",
@@ -37,17 +38,21 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(bare, tmp_path, mo
         "batches": "2, more where documents are short",
         "weights": "138,112 bytes (138.1 kB) in float32",
         "moments": "73,632 bytes (73.63 kB); with sinks 138,552 bytes (138.6 kB)",
+        "on cpu": "276,664 bytes (276.7 kB) of weights and moments, with sinks",
         "output": "scan-bare",
     }
     assert sorted(tmp_path.rglob("*")) == before
     assert "all" in dry_run(bare, "--tokens", "all").stdout
+    assert "3 of width 32, 2 of them measured" in dry_run(bare, "--layers", "0,2").stdout
+    assert re.search(r"pairs +163,840 bytes", dry_run(bare, "--pairs").stdout)  # twice ten products of 32 x 32
     assert re.search(r"on disk +80,688 bytes \(80.69 kB\)", dry_run(bare, "--keep-moments").stdout)
 
 
 def test_a_dry_run_as_json(bare):
     document = json.loads(dry_run(bare, "--json", "--submodules", "--dtype", "bfloat16").stdout)
     assert (document["layers"], document["width"], document["dtype"]) == (3, 32, "bfloat16")
-    assert document["out"] is None
+    assert document["out"] is None and document["least_seconds"] > 0
+    assert document["devices"]["cpu"]["weights"] == document["weights_bytes"]
     assert document["moments_bytes"] > 2.5 * json.loads(dry_run(bare, "--json").stdout)["moments_bytes"]
 
 

@@ -97,6 +97,7 @@ def test_an_interrupted_run_goes_on_after_the_last_seed(folder, task, text, tmp_
     monkeypatch.setattr(op._Run, "_made", interrupted)
     done = CliRunner().invoke(app, ["finetune", *map(str, arguments), "--seeds", "2"])
     assert done.exit_code == 130
+    assert done.stderr == f"1 of 2 seeds are kept in {out}: go on with --resume\n"
     first = json.loads((out / "finetune.json").read_text())["seeds"]
     assert [seed["seed"] for seed in first] == [0] and not list(out.glob(".*"))
     monkeypatch.undo()
@@ -153,6 +154,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(folder, task, text, tmp_path, c
         ([*base, "--holdout", "0"], "holdout between 0 and 1"),
         ([*base, "--force", "--resume"], "got both"),
         ([*base, "--out", tmp_path / "full"], "--force"),
+        ([*base, "--out", tmp_path / "done"], "holds seeds: go on with --resume, replace it with --force"),
         ([*base, "--out", tmp_path / "full", "--force"], "not replaced"),
         ([*base, "--out", tmp_path / "full", "--resume"], "no finetune.json there"),
         ([*base, *SHORT, "--out", tmp_path / "done", "--resume", "--lr", "0.1"], "which had rate 2e-05: give them"),

@@ -1,4 +1,4 @@
-"""Ctrl-C at the worst moments of a scan and of a cut, in a process of its own."""
+"""Ctrl-C and SIGTERM at the worst moments of a scan and of a cut, in a process of its own."""
 
 import subprocess
 import sys
@@ -23,14 +23,14 @@ scan.cut_pieces = cut_pieces
 """
 COMPUTING = """
 import os, signal
-from rectilinear.ops import scan
-forward, calls = scan.forward, []
+from rectilinear.ops import passes
+forward, calls = passes.forward, []
 def interrupted(*arguments):
     calls.append(1)
     if len(calls) == 2:
         os.kill(os.getpid(), signal.SIGINT)
     forward(*arguments)
-scan.forward = interrupted
+passes.forward = interrupted
 """
 WRITING = """
 import os, signal
@@ -55,16 +55,20 @@ CUT = ["--layers", "1", "--tokens", "64", "--text", "demo"]
 
 
 @pytest.mark.parametrize(
-    ("moment", "command", "options"),
+    ("signal", "moment", "command", "options"),
     [
-        (WAITING, "scan", ["--batch-tokens", "64", "--tokens", "all"]),
-        (COMPUTING, "scan", ["--batch-tokens", "64", "--tokens", "800"]),
-        (COMPUTING, "tokens", ["--tokens", "1100", "--prompt", "w1 w2"]),
-        (REPAIRING, "prune", CUT),
-        (WRITING, "prune", CUT),
+        ("SIGINT", WAITING, "scan", ["--batch-tokens", "64", "--tokens", "all"]),
+        ("SIGINT", COMPUTING, "scan", ["--batch-tokens", "64", "--tokens", "800"]),
+        ("SIGINT", COMPUTING, "tokens", ["--tokens", "1100", "--prompt", "w1 w2"]),
+        ("SIGINT", REPAIRING, "prune", CUT),
+        ("SIGINT", WRITING, "prune", CUT),
+        ("SIGTERM", COMPUTING, "scan", ["--batch-tokens", "64", "--tokens", "800", "--keep-moments"]),
+        ("SIGTERM", WRITING, "prune", CUT),
+        ("SIGHUP", WRITING, "prune", CUT),
     ],
 )
-def test_an_interrupted_command_leaves_one_line_and_no_folder(moment, command, options, folder, tmp_path):
+def test_an_interrupted_command_leaves_one_line_and_no_folder(signal, moment, command, options, folder, tmp_path):
+    moment = moment.replace("SIGINT", signal)
     arguments = [command, folder, *SMALL, *options, "--out", tmp_path / "out"]
     with subprocess.Popen(
         [sys.executable, "-c", f"{HEARD}{moment}\nfrom rectilinear.cli.main import main; main()", *arguments],
@@ -76,7 +80,7 @@ def test_an_interrupted_command_leaves_one_line_and_no_folder(moment, command, o
         process.stdin.write("<|endoftext|>\n".join(tiny.documents()))
         process.stdin.flush()  # and stays open: there may be more to come
         code, said, complained = process.wait(timeout=120), process.stdout.read(), process.stderr.read()
-    assert code == 130, complained
+    assert code == {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}[signal], complained
     assert said == ""
     assert "Traceback" not in complained and len(complained.strip().splitlines()) <= 1
     assert not list(tmp_path.iterdir())

@@ -5,7 +5,7 @@ import datasets
 import pytest
 
 from rectilinear.data.benchmarks import BENCHMARKS, VARIABLE
-from rectilinear.data.preferences import read_pairs
+from rectilinear.data.preferences import Pairs, read_lessons, read_pairs
 from rectilinear.data.tasks import Example, read_task
 from rectilinear.errors import TextError
 
@@ -159,6 +159,7 @@ def test_what_is_missing_is_named_with_file_and_line(tmp_path):
     cases = [
         ('{"text": "a", "label": 1}\n\n{"text": "b"}', "field 'label' in line 3 of own.jsonl, got text"),
         ('{"question": "a", "label": 1}', "field 'passage' in line 1 of own.jsonl, got question, label"),
+        ('{"label": 1}', "field 'text' in line 1 of own.jsonl, got label"),
         ('{"text": " ", "label": 1}', "text in the field 'text' of line 1 of own.jsonl, got blank text"),
         ('{"text": ["a"], "label": 1}', "got list"),
         ('{"text": "a", "label": [1]}', "expected a class in the field 'label' of line 1 of own.jsonl, got list"),
@@ -232,13 +233,33 @@ def test_pairs_come_from_files(tmp_path, monkeypatch):
 
 def test_pairs_that_say_nothing_are_refused(tmp_path):
     own = write(tmp_path / "own.jsonl", [{"chosen": "a", "rejected": "a "}] * 10)
-    with pytest.raises(TextError, match=r"expected pairs to learn from and to judge in .*, got 0 and 0"):
+    with pytest.raises(TextError, match=r"expected pairs of two texts, got 10 in .*own\.jsonl that are each twice"):
+        read_pairs(str(own))
+    write(own, [{"chosen": "a", "rejected": "b"}])
+    with pytest.raises(TextError, match=r"to judge in .*own\.jsonl, got 1 and 0: give more pairs"):
         read_pairs(str(own))
     write(own, [{"chosen": "a"}])
     with pytest.raises(TextError, match=r"field 'rejected' in line 1 of own\.jsonl, got chosen"):
         read_pairs(str(own))
     with pytest.raises(TextError, match="no test file for reward"):
         read_pairs(test="x.jsonl")
+
+
+def test_one_name_stands_for_a_task_or_for_pairs(tmp_path, monkeypatch):
+    own = tmp_path / "own.jsonl"
+    write(own, PAIRS)
+    assert isinstance(read_lessons(str(own), test_limit=2), Pairs)
+    write(own, [{"text": str(i), "label": i % 2} for i in range(20)])
+    assert len(read_lessons(str(own), test_limit=2).test) == 2
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    write(tmp_path / "hh_rlhf/helpful-base_test.jsonl.gz", PAIRS)
+    assert read_lessons("reward").name == "reward"
+    for name, meant in (("Rewrad", "reward"), ("bolq", "boolq")):
+        with pytest.raises(TextError, match=rf"arc_easy, reward\) or .* got '{name}'. Did you mean '{meant}'"):
+            read_lessons(name)
+    write(own, [{"rejected": "a"}, *PAIRS])
+    with pytest.raises(TextError, match=r"field 'chosen' in line 1 of own\.jsonl, got rejected"):
+        read_lessons(str(own))
 
 
 def test_real_pairs(data, monkeypatch):

@@ -1,5 +1,6 @@
 import gzip
 import json
+from itertools import islice
 
 import pytest
 import torch
@@ -8,9 +9,11 @@ from typer.testing import CliRunner
 
 import tiny
 from rectilinear.cli.main import app
+from rectilinear.data.text import read_text
 from rectilinear.errors import ModelError
 from rectilinear.models import siblings
 from rectilinear.models.load import load, model_id, skeleton
+from rectilinear.ops.evaluate import perplexity
 from training import save_run
 
 
@@ -95,3 +98,18 @@ def test_weights_that_are_not_there(monkeypatch, tmp_path):
     monkeypatch.setattr(siblings, "ASSETS", tmp_path)
     with pytest.raises(ModelError, match=r"the weights of demo:tiny are not in this installation"):
         load("demo:tiny")
+
+
+def test_those_of_the_package_are_small_and_have_learnt_from_stories():
+    files = [path for path in siblings.ASSETS.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 16_000_000
+    assert {path.suffix for path in files} <= {".json", ".safetensors", ".gz", ".md"}
+    texts = list(islice(read_text(siblings.default_text("demo:tiny")).documents(), 20))
+    found = {}
+    for name in siblings.FOLDERS:
+        assert len(siblings.sibling_checkpoints(name)) == 5
+        for asked in (name, f"{name}/checkpoint-46"):
+            model, tokenizer = load(asked, device="cpu")
+            found[asked] = perplexity(model, tokenizer, texts, window=512)  # of joined stories, unlike in training
+    assert found["demo:tiny"] < 25 and found["demo:tiny-cosine"] < found["demo:tiny"]
+    assert all(value > 200 for name, value in found.items() if name.endswith("46"))

@@ -10,10 +10,10 @@ from rectilinear.data.pieces import from_ids
 from rectilinear.errors import ModelError, TextError
 from rectilinear.models.load import skeleton
 from rectilinear.models.stack import decoder_stack
-from rectilinear.ops.forecast import forecast
+from rectilinear.ops.forecast import bytes_by_device, forecast
 from rectilinear.ops.layers import Gatherer
 from rectilinear.ops.parts import Submodules
-from rectilinear.ops.scan import run_pass
+from rectilinear.ops.passes import run_pass
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -47,13 +47,31 @@ def test_the_memory_is_what_a_scan_keeps(submodules, sinks):
     parts = Submodules(gatherer) if submodules else None
     pieces = from_ids(torch.randint(0, tiny.VOCAB, (8, 16)).numpy(), None, holdout=0.25)
     run_pass(model, decoder_stack(model), pieces, gatherer, parts, 64, None)
-    kept = nbytes(gatherer.outputs)
-    for pair in (*gatherer.pairs(), *(parts.pairs.values() if parts else ())):
+    kept = nbytes(gatherer.layers[-1].outputs)
+    for pair in (*gatherer.pairs(), *(parts.pairs() if parts else ())):
         kept += nbytes(pair.ordinary) + (nbytes(pair.sink) if pair.sink else 0)
         for held in (pair.heldout, pair.heldout_ordinary):
             kept += held.map.weight.nbytes + held.map.bias.nbytes if held else 0
     told = forecast(model, submodules=submodules)
     assert kept == (told.moments_bytes_most if sinks else told.moments_bytes)
+
+
+def test_layers_are_dealt_out_as_they_would_be_loaded(monkeypatch):
+    model = tiny.llama()
+    told = forecast(model)
+    assert bytes_by_device(model, told, "cpu") == {
+        "cpu": {"weights": told.weights_bytes, "moments": told.moments_bytes_most}
+    }
+    memory = {0: 100_000, 1: 100_000, "cpu": 10**9}
+    monkeypatch.setattr("accelerate.utils.modeling.get_max_memory", lambda *_: dict(memory))
+    found = bytes_by_device(model, told, "balanced")
+    assert "cuda:1" in found
+    assert sum(held["weights"] for held in found.values()) == told.weights_bytes
+    one = sum(weight.nbytes for weight in model.model.layers[0].parameters())
+    share = told.moments_bytes_most // 3
+    assert sum(held["moments"] for held in found.values()) == 3 * share
+    for held in found.values():  # moments lie where their layers do
+        assert held["weights"] >= held["moments"] // share * one
 
 
 def test_what_a_scan_would_refuse_is_refused():

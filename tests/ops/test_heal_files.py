@@ -41,6 +41,17 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(cuts, dense, tokeniz
     assert [p.seconds for p in done.result.history] == sorted(p.seconds for p in done.result.history)
 
 
+def test_a_checkpoint_that_a_kill_has_cut_is_passed_over(cuts, dense, tokenizer, texts, tmp_path):
+    kept, options = tmp_path / "kept", {"train": "repaired", "steps": 20, "rate": 1e-3}
+    with pytest.raises(Stop):
+        healed(cuts["refit"], dense, tokenizer, texts, on_progress=until(13), checkpoints=kept, **options)
+    (kept / "checkpoint-12/trainer_state.json").write_text('{"epoch"')
+    (kept / "checkpoint-14").mkdir()
+    done = healed(cuts["refit"], dense, tokenizer, texts, checkpoints=kept, resume=True, **options)
+    whole = healed(cuts["refit"], dense, tokenizer, texts, **options)
+    assert [p.loss for p in done.result.history] == [p.loss for p in whole.result.history]
+
+
 def test_checkpoints_of_another_run_are_refused(cuts, dense, tokenizer, texts, tmp_path):
     kept = tmp_path / "kept"
     with pytest.raises(ResultError, match="leave --resume out"):
@@ -50,7 +61,8 @@ def test_checkpoints_of_another_run_are_refused(cuts, dense, tokenizer, texts, t
         healed(cuts["refit"], dense, tokenizer, texts, checkpoints=kept)
     with pytest.raises(ResultError, match=r"which had rate 0\.0001"):
         healed(cuts["refit"], dense, tokenizer, texts, checkpoints=kept, resume=True, rate=1e-3)
-    (kept / "checkpoint-3/trainer_state.json").write_text("{")
+    for state in kept.glob("*/trainer_state.json"):
+        state.write_text("{}")
     with pytest.raises(ResultError, match="cannot resume"):
         healed(cuts["refit"], dense, tokenizer, texts, checkpoints=kept, resume=True)
 

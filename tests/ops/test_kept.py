@@ -70,6 +70,9 @@ def test_a_scan_gives_the_maps_of_its_ordinary_tokens(scanned):
     assert maps.thresholds == pytest.approx(fitted.thresholds, rel=0.02)  # of other first batches
     for a, b in zip(maps.layer, fitted.layer, strict=True):
         assert torch.allclose(a.weight, b.weight, atol=2e-3) and torch.allclose(a.bias, b.bias, atol=2e-3)
+    for a, b, c in zip(maps.every, fitted.every, maps.layer, strict=True):
+        assert torch.allclose(a.weight, b.weight, atol=2e-3)
+        assert not torch.allclose(a.weight, c.weight, atol=2e-3)  # there are sinks in every layer
     result = rectilinear.tokens(model, tiny.tokenizer(), "w5 w9 w70", maps=maps)
     assert result.provenance["maps"]["lens"] == "composed"
     assert all(token.linear_lens[-1] == token.prediction for token in result.tokens)
@@ -92,7 +95,7 @@ def test_without_anything_held_out_all_is_fit(tmp_path):
         tiny.llama(), tiny.tokenizer(), tiny.documents(), window=32, holdout=0, keep_moments=tmp_path / "m"
     ).save(tmp_path / "out")
     kept = KeptMoments.load(tmp_path / "out")
-    assert list(kept.groups(0)) == [FIT] and kept.ordinary(0).n == 1200
+    assert list(kept.groups(0)) == [FIT] and kept.merged(0)[0].n == 1200
 
 
 def test_moments_travel_with_the_result(scanned, tmp_path):
@@ -108,7 +111,7 @@ def test_several_texts_keep_theirs_apart(tmp_path):
     texts = {"one": tiny.documents(20), "two": tiny.documents(20, seed=1)}
     result = rectilinear.scan_texts(tiny.llama(), tiny.tokenizer(), texts, window=32, keep_moments=tmp_path / "m")
     out = result.save(tmp_path / "out")
-    one, two = (KeptMoments.load(out / name).ordinary(0) for name in texts)
+    one, two = (KeptMoments.load(out / name).merged(0)[0] for name in texts)
     assert one.n == two.n == 800 and not torch.equal(one.sum_x, two.sum_x)
 
 

@@ -109,6 +109,18 @@ def test_not_finite_names_layer_and_document():
         rectilinear.scan(model, tiny.tokenizer(), texts, window=16)
 
 
+def test_an_activation_beyond_float16_names_its_layer_and_document():
+    model = tiny.llama(initializer_range=0.15)
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight *= 1e6
+    documents = tiny.documents()
+    assert rectilinear.scan(model, tiny.tokenizer(), documents, window=32)
+    with pytest.raises(
+        rectilinear.NonFiniteError, match=r"layer 1 gave a NaN or infinite .* document 0 at token .*bfloat16"
+    ):
+        rectilinear.scan(model.half(), tiny.tokenizer(), documents, window=32)
+
+
 def test_warnings_say_what_to_distrust(model):
     few = rectilinear.scan(model, tiny.tokenizer(), tiny.documents(3), window=16, tokens=1000)
     said = " ".join(few.warnings)
@@ -152,3 +164,25 @@ def test_layers_without_recognised_submodules_are_named(model, monkeypatch):
     result = rectilinear.scan(model, input_ids=ids, submodules=True)
     assert "No attention and MLP recognised in 3 of 3 layers (LlamaDecoderLayer): not scored apart." in result.warnings
     assert not result.layers[0].submodules
+
+
+@pytest.mark.parametrize("layers", [[1], "0,2", [0, 1]])
+def test_some_layers_measured_are_as_among_all(model, result, layers):
+    calls = []
+    handle = model.model.layers[2].register_forward_hook(lambda *_: calls.append(1))
+    some = rectilinear.scan(model, tiny.tokenizer(), tiny.documents(), window=32, layers=layers, submodules=True)
+    handle.remove()
+    numbers = [layer.layer for layer in some.layers]
+    assert numbers == ([0, 2] if layers == "0,2" else layers)
+    assert bool(calls) == (2 in numbers)  # what lies above is not computed
+    for layer in some.layers:
+        among = result.layers[layer.layer]
+        assert layer.score == among.score and layer.spectrum == among.spectrum and layer.tails == among.tails
+        assert len(layer.submodules) == 2
+    assert len(some.arrays["error_histogram"]) == len(numbers)
+
+
+def test_all_layers_are_needed_for_pairs_and_moments(model, tmp_path):
+    for options in ({"pairs": True}, {"keep_moments": tmp_path / "moments"}):
+        with pytest.raises(rectilinear.ModelError, match="expected all layers"):
+            rectilinear.scan(model, tiny.tokenizer(), tiny.documents(), layers=[1], **options)

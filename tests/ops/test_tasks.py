@@ -1,6 +1,10 @@
+import gc
 import json
+import logging
 import math
 import sys
+import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -155,6 +159,44 @@ def test_the_fingerprint_is_of_what_was_asked_and_not_of_its_place(model, tokeni
     assert fingerprint() != first
 
 
+def test_the_hubs_rows_and_local_ones_have_one_fingerprint(model, tokenizer, monkeypatch):
+    import datasets
+
+    def from_the_hub(path, name, **options):
+        assert (path, name, options) == ("allenai/ai2_arc", "ARC-Easy", {})
+        rows = [
+            {
+                "id": f"Mercury_{i}",
+                "question": row["question"],
+                "choices": {"text": row["choices"], "label": list("1234"[: len(row["choices"])])},
+                "answerKey": "1234"[row["label"]],
+            }
+            for i, row in enumerate(taskdata.ARC)
+        ]
+        return datasets.DatasetDict(
+            {split: datasets.Dataset.from_list(rows) for split in ("train", "validation", "test")}
+        )
+
+    local = run_tasks(model, tokenizer, prepare("arc_easy"))
+    monkeypatch.delenv("RECTILINEAR_DATA")
+    monkeypatch.setattr(datasets, "load_dataset", from_the_hub)
+    hub = run_tasks(model, tokenizer, prepare("arc_easy"))
+    assert {score.data for score in hub} == {"hub"}
+    assert hub == tuple(replace(score, data="hub") for score in local)
+
+
+def test_a_model_that_was_asked_is_let_go(tokenizer):
+    asked = tiny.llama()
+    run_tasks(asked, tokenizer, prepare("cb"))
+    gone = weakref.ref(asked)
+    gc.disable()
+    try:
+        del asked
+        assert gone() is None  # at once, without the collector of circles
+    finally:
+        gc.enable()
+
+
 def test_a_group_has_a_line_of_its_own(model, tokenizer):
     from lm_eval.api.group import Group
     from lm_eval.config.group import AggMetricConfig
@@ -268,6 +310,8 @@ def test_model_tokenizer_and_process_are_left_as_they_were(model, capsys):
     assert capsys.readouterr() == ("", "")
     with silence():
         assert tqdm([1], disable=False).disable
+        assert not logging.getLogger("huggingface_hub.utils").isEnabledFor(logging.ERROR)
+    assert logging.getLogger("huggingface_hub.utils").isEnabledFor(logging.ERROR)
     assert not tqdm([], disable=False, file=sys.stdout).disable
 
 

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -133,6 +134,14 @@ def test_sinks_are_marked_and_not_fitted_on():
     )
     for a, b in zip(maps.layer, without.layer, strict=True):
         assert torch.allclose(a.weight, b.weight, atol=1e-4)
+    # The maps of all tokens are least squares of all.
+    ids = [torch.tensor([tokenizer(text)["input_ids"]]) for text in massive]
+    every = [torch.cat(rows) for rows in zip(*(streams(model, row) for row in ids), strict=True)]
+    for i, one in enumerate(maps.every):
+        weight, bias = solved(every[i], every[i + 1] - every[i])
+        assert torch.allclose(one.weight.double(), weight, atol=1e-3)
+        assert torch.allclose(one.bias.double(), bias, atol=1e-2)
+    assert all(a is b for a, b in zip(without.every, without.layer, strict=True))
 
 
 def test_a_layer_that_adds_nothing_has_no_error(maps):
@@ -152,6 +161,12 @@ def test_maps_are_read_as_they_were_written(model, maps, result, tmp_path):
     again = rectilinear.Maps.load(tmp_path)
     assert again.facts == maps.facts and again.thresholds == maps.thresholds
     assert all(torch.equal(a.weight, b.weight) for a, b in zip(again.lens, maps.lens, strict=True))
+    assert all(a is b for a, b in zip(again.every, again.layer, strict=True))
+    other = rectilinear.AffineMap(maps.layer[1].weight + 1, maps.layer[1].bias + 1)
+    mixed = replace(maps, every=(maps.layer[0], other, maps.layer[2]))
+    mixed.save(tmp_path)
+    again = rectilinear.Maps.load(tmp_path)
+    assert torch.equal(again.every[1].weight, other.weight) and again.every[0] is again.layer[0]
     for a, b in zip(rectilinear.tokens(model, tiny.tokenizer(), PROMPT, maps=again).tokens, result.tokens, strict=True):
         assert a.relative_error == pytest.approx(b.relative_error, rel=1e-5)
 

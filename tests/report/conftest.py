@@ -9,16 +9,27 @@ import numpy as np
 import pytest
 
 from rectilinear.results import (
+    Change,
+    Changes,
+    Checkpoint,
+    DeltaResult,
     EvalResult,
     Guess,
     HealPoint,
     HealResult,
+    JudgeResult,
+    LayerDelta,
     LayerResult,
+    LayerScores,
     Loss,
     ModelResult,
     Passage,
     Plan,
     Point,
+    PretrainResult,
+    ProbeCurve,
+    ProbePoint,
+    ProbeResult,
     PruneResult,
     ScanResult,
     Score,
@@ -30,7 +41,11 @@ from rectilinear.results import (
     TextsResult,
     TokenResult,
     TokensResult,
+    TracePoint,
+    TraceResult,
+    TrainPoint,
 )
+from rectilinear.results.judging import GRADES, Completion, Graded, Mean
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -71,7 +86,68 @@ def results(make_scan):
         EvalResult({}, (ModelResult(HOSTILE[0], {}, Size(6, 100, 400)),)),
         PruneResult(plan, DENSE, CUT, 120, 100, 3.0),
         HealResult(plan, {"loss": "kl", "train": "all"}, 10, 100, DENSE, CUT, DENSE, 500, history),
+        *trained(scan),
+        *judged(),
     ]
+
+
+def trained(scan):
+    """A training, the scans of its checkpoints, and what changed from the first to the last."""
+    layers = tuple(LayerScores(one.layer, one.score, one.increment, 0.3, 0.9, 1) for one in scan.layers)
+    first = scan.layers[0]
+    points = [
+        TracePoint(
+            step,
+            f"checkpoint-{step} {HOSTILE[0]}",
+            None,
+            "f",
+            "2026-01-01",
+            first.score,
+            first.increment,
+            0.3,
+            0.9,
+            layers,
+        )
+        for step in (1, 64)
+    ]
+    moved = Changes(*[Change(0.5, 0.6, 0.1, 0.05, 0.15)] * 3)
+    recipe = {"penalty": "cosine", "weight": 0.5, "size": "tiny"}
+    corpus = {"documents": 9, "heldout": 1, "dropped": 0, "tokens": 64, "epochs": 1.0}
+    return (
+        TraceResult({**scan.provenance, "steps": [1, 64]}, tuple(points)),
+        DeltaResult(
+            {"model": HOSTILE[0]},
+            {"model": "b"},
+            scan.provenance,
+            tuple(LayerDelta(i, moved, moved) for i in range(3)),
+            {"score": moved, "increment": moved},
+        ),
+        PretrainResult(
+            recipe,
+            100,
+            8,
+            corpus,
+            (Checkpoint("checkpoint-1", 1, 64, 2.5, 1.1),),
+            (TrainPoint(1, 64, 1.0, 2.6, 0.1),),
+            HOSTILE[0],
+        ),
+    )
+
+
+def judged():
+    """What was read off a model, and what was thought of its stories."""
+    points = tuple(ProbePoint(i, 0.5 + 0.02 * i, 0.45, 0.7, 0.9, 0.01) for i in range(4))
+    task = {"name": HOSTILE[0], "source": "s", "labels": ("no", "yes"), "train": 9, "test": 5, "test_groups": 5}
+    means = {name: Mean(7.0, 6.0, 8.0) for name in (*GRADES, "mean")}
+    graded = (
+        Graded(0, 0, "j", 0, dict.fromkeys(GRADES, 7), 10, 5),
+        Graded(0, 0, "j", 1, None, 10, 5),
+    )
+    facts = {"judges": ["j"], "model": HOSTILE[0], "repeats": 2, "tokens_in": 20, "tokens_out": 10}
+    return (
+        ProbeResult(task, 0.53, (ProbeCurve(HOSTILE[0], {"model": "m"}, points),), {"pooling": "mean"}),
+        JudgeResult(means, {}, (Completion(0, 0, HOSTILE[0], HOSTILE[0]),), graded, facts),
+    )
 
 
 @pytest.fixture

@@ -294,7 +294,7 @@ def test_text_stands_out_from_its_ground(show, scan, make_scan, scheme):
 
 
 def test_the_other_pages_are_quiet_and_readable_too(show, results):
-    _, texts, sweep, prompt, evaluation, cut, _ = results
+    _, texts, sweep, prompt, evaluation, cut, *_ = results
     pages = (
         texts_page(texts, {"overlay": overlay(list(texts.results.values()), texts.names)}),
         sweep_page(sweep, {"sweep": sweep_figure(sweep)}),

@@ -3,9 +3,10 @@ from dataclasses import replace
 
 import pytest
 
+from chromium import chromium
 from pages import Seen
 from rectilinear.errors import ResultError
-from rectilinear.report.carriermap import STEPS, carrier_map
+from rectilinear.report.carriermap import STACK, carrier_map
 from rectilinear.report.carriers import classes, document, save_carriers, shares, strings
 from rectilinear.report.html import carriers_page
 from rectilinear.report.plots import scan_figures
@@ -74,18 +75,28 @@ def test_a_scan_made_before_tail_indices_were_kept_is_still_shown(make_scan):
     assert carriers_page(old, {"carriers": carrier_map(old)})
 
 
-@pytest.mark.parametrize("layers", [1, 12, 80])
-def test_the_drawing_stacks_every_layer_to_its_whole(make_scan, layers):
+@pytest.mark.parametrize("layers", [1, 12, 30])
+def test_the_drawing_shows_shares_as_heights_and_stays_on_its_axes(make_scan, layers):
     drawing = carrier_map(carrying(make_scan(layers)))
-    stacks = [shape for shape in drawing.shapes if isinstance(shape, Area) and shape.opacity == 1 and shape.crisp]
-    bars = [points for area in stacks for points in area.shapes if len(area.shapes) == layers]
-    heights = sum(points[2][1] - points[0][1] for points in bars[-3 * layers :])
-    assert heights > 0
-    assert all(
-        0 <= x <= drawing.width and 0 <= y <= drawing.height for area in stacks for p in area.shapes for x, y in p
-    )
-    assert "carriers" in scan_figures(carrying(make_scan(layers))) and "carriers" not in scan_figures(make_scan(layers))
-    assert len(STEPS) == len(set(STEPS.values()))
+    areas = [shape for shape in drawing.shapes if isinstance(shape, Area) and shape.crisp]
+    sink, words, punctuation = areas[:3]
+    for at in range(layers):
+        heights = [area.shapes[at][2][1] - area.shapes[at][0][1] for area in (sink, words, punctuation)]
+        assert [height / STACK for height in heights] == pytest.approx(
+            [0.6 - 0.02 * at, 0.2 + 0.01 * at, 0.2 + 0.01 * at]
+        )
+        assert sink.shapes[at][0] == words.shapes[at][3] and words.shapes[at][0] == punctuation.shapes[at][3]
+    cells = [points for area in areas[3:] for points in area.shapes if points[1][0] - points[0][0] != 14]  # but the key
+    first, last = sink.shapes[0], sink.shapes[-1]
+    wide = (last[1][0] - first[0][0]) / (layers - 0.16)
+    for points in cells:
+        at = (points[0][0] - first[0][0]) / wide + 0.08
+        assert at == pytest.approx(round(at), abs=1e-6) and 0 <= round(at) < layers
+
+
+def test_a_scan_draws_its_carriers_where_it_knows_them(make_scan):
+    assert "carriers" in scan_figures(carrying(make_scan(2)))
+    assert "carriers" not in scan_figures(make_scan(2))
 
 
 def test_the_page_escapes_what_comes_from_data_and_loads_nothing(make_scan):
@@ -98,6 +109,31 @@ def test_the_page_escapes_what_comes_from_data_and_loads_nothing(make_scan):
     assert len(page) < 300_000  # the long token is cut
     assert len(seen.ids) == len(set(seen.ids))
     assert {link.removeprefix("#") for link in seen.links} <= set(seen.ids)
+
+
+def test_the_worst_tokens_are_searched_and_sorted_in_a_browser(make_scan, tmp_path):
+    result = carrying(make_scan(3))
+    (tmp_path / "page.html").write_text(carriers_page(result, {"carriers": carrier_map(result)}))
+    wrong, asked = [], []
+    with chromium() as browser:
+        page = browser.new_page()
+        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("dialog", lambda dialog: wrong.append(dialog.message))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto((tmp_path / "page.html").as_uri())
+        rows = page.locator("#worst tbody tr:visible")
+        assert rows.count() == 3 * 9
+        page.fill("input[type=search]", "<SCRIPT>")
+        assert rows.count() == 3 and page.locator(".search output").inner_text() == "3 of 27"
+        page.fill("input[type=search]", "no such token")
+        assert rows.count() == 0
+        page.fill("input[type=search]", "")
+        assert rows.count() == 27 and page.locator(".search output").inner_text() == ""
+        page.get_by_role("button", name="error", exact=True).last.click()
+        errors = [float(text) for text in page.locator("#worst tbody tr td:nth-child(3)").all_inner_texts()]
+        assert errors == sorted(errors, reverse=True) and len(set(errors)) > 1
+    assert not wrong and len(asked) == 1
 
 
 def test_the_folder_is_whole_and_replaced_only_by_force(make_scan, tmp_path):

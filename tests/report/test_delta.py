@@ -8,8 +8,10 @@ from rich.console import Console
 
 from pages import Seen
 from rectilinear.errors import ResultError
-from rectilinear.report.delta import delta_csv, delta_figure, delta_table, load_delta, render_delta, verdict
+from rectilinear.report.delta import delta_figure, delta_rows, delta_table, load_delta, render_delta, verdict
+from rectilinear.report.folder import table_csv
 from rectilinear.report.html import delta_page
+from rectilinear.report.svg import svg
 from rectilinear.results import Change, Changes, DeltaResult, LayerDelta
 
 HOSTILE = "</title><script>alert(1)</script>[bold]x[/bold]\x1b[31m\ud800"
@@ -77,7 +79,7 @@ def test_the_page_is_whole_and_escapes_text_from_data(result):
 
 
 def test_the_csv_has_a_line_a_layer(result):
-    rows = list(csv.DictReader(io.StringIO(delta_csv(result))))
+    rows = list(csv.DictReader(io.StringIO(table_csv(delta_rows(result)))))
     assert len(rows) == 13 and rows[12]["score_heldout_delta"] == ""
     assert float(rows[1]["increment_heldout_low"]) == pytest.approx(0.037)
 
@@ -99,3 +101,13 @@ def test_a_folder_is_written_whole_and_drawn_again(result, tmp_path):
     (out / "delta.json").write_text("[1]")
     with pytest.raises(ResultError, match="got list"):
         load_delta(out)
+
+
+def test_ordinary_tokens_are_drawn_only_where_they_are_not_all_tokens(result):
+    def alike(changes):
+        return replace(changes, ordinary=changes.heldout)
+
+    layers = [replace(one, score=alike(one.score), increment=alike(one.increment)) for one in result.layers]
+    assert "ordinary, after" in svg(delta_figure(result), "d")
+    drawn = svg(delta_figure(replace(result, layers=tuple(layers))), "d")
+    assert "ordinary, after" not in drawn and "held-out, after" in drawn

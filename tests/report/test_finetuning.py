@@ -81,7 +81,13 @@ def test_the_table_has_the_form_of_table_1(result):
     assert "\x1b" not in text and "[bold]x[/bold]" in text
     alone = replace(result, seeds=(seed(1),), task={**result.task, "majority": None})
     assert "±" not in shown(alone).split("± standard")[0] and "frequent class" not in shown(alone)
-    assert all(len(line) <= 80 for line in shown(result, 80).splitlines())
+    lines = shown(result, 80).splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert [line.split()[0] for line in lines[-len(result.seeds) - len(result.warnings) :]][:3] == [
+        "0",
+        "1",
+        "2",
+    ]  # one line each
 
 
 def test_the_page_is_whole_and_escapes_text_from_data(result, tmp_path):
@@ -91,6 +97,9 @@ def test_the_page_is_whole_and_escapes_text_from_data(result, tmp_path):
     assert len(seen.ids) == len(set(seen.ids))
     assert {link[1:] for link in seen.links} <= set(seen.ids)
     assert "+0.0350 ± 0.0200" in page and page.count('class="mark">◆') == 1 + 6
+    assert "with 3 seeds" in page and "<b>0.820 ± 0.020</b> after" in page
+    alone = (replace(result, seeds=(seed(1),)).save(tmp_path / "alone") / "report.html").read_text()
+    assert "with 1 seed (" in alone and "One seed; more than noise by the documents in 1 of 1" in alone
 
 
 def test_the_figure_has_a_curve_a_score_and_deviations_for_bands(result):

@@ -41,6 +41,11 @@ def test_every_result_becomes_a_table(results):
     assert rows["EvalResult"]["name"].tolist() == [results[4].models[0].name]
     assert rows["PruneResult"]["layers"].tolist() == [6, 4]
     assert rows["HealResult"]["loss"].tolist() == [1.9, 1.8]
+    assert rows["TraceResult"]["step"].tolist() == [1, 1, 1, 64, 64, 64]
+    assert rows["DeltaResult"]["increment_heldout_delta"].tolist() == [0.1] * 3
+    assert rows["ProbeResult"]["accuracy"].tolist() == [0.5, 0.52, 0.54, 0.56]
+    assert rows["PretrainResult"]["loss"].tolist() == [2.5]
+    assert rows["JudgeResult"]["grammar"].dropna().tolist() == [7]
 
 
 def test_without_pandas_the_error_says_so(make_scan, monkeypatch):

@@ -8,8 +8,9 @@ from rich.console import Console
 
 from pages import Seen
 from rectilinear.errors import ResultError
+from rectilinear.report.folder import table_csv
 from rectilinear.report.html import probe_page
-from rectilinear.report.probe import load_probe, probe_csv, probe_figure, probe_table, render_probe
+from rectilinear.report.probe import load_probe, probe_figure, probe_rows, probe_table, render_probe
 from rectilinear.results import ProbeCurve, ProbePoint, ProbeResult
 
 HOSTILE = "</title><script>alert(1)</script>[bold]x[/bold]\x1b[31m\ud800"
@@ -83,7 +84,7 @@ def test_the_page_is_whole_and_escapes_text_from_data(result):
 
 
 def test_the_csv_has_a_line_a_model_and_position(result):
-    rows = list(csv.DictReader(io.StringIO(probe_csv(result))))
+    rows = list(csv.DictReader(io.StringIO(table_csv(probe_rows(result)))))
     assert len(rows) == 18 and rows[17]["model"] == "second" and float(rows[17]["accuracy"]) == 0.66
 
 

@@ -13,8 +13,9 @@ from rich.console import Console
 from pages import Seen
 from rectilinear.errors import ResultError
 from rectilinear.report.checksums import verify
+from rectilinear.report.folder import table_csv
 from rectilinear.report.shapes import BLUE, ORANGE, Text
-from rectilinear.report.trace import keep_scan, load_trace, render_trace, save_trace, trace_csv, trace_table
+from rectilinear.report.trace import keep_scan, load_trace, render_trace, save_trace, trace_rows, trace_table
 from rectilinear.report.training import along, by_layer, ramp, story, trace_figures
 from rectilinear.results import LayerScores, TracePoint, TraceResult, mean
 
@@ -122,7 +123,7 @@ def test_a_failure_while_a_scan_is_kept_leaves_what_was_there(make_trace, make_s
 
 
 def test_the_table_has_one_line_a_checkpoint_and_layer(make_trace):
-    rows = list(csv.DictReader(io.StringIO(trace_csv(make_trace((1, 10), layers=3)))))
+    rows = list(csv.DictReader(io.StringIO(table_csv(trace_rows(make_trace((1, 10), layers=3))))))
     assert [(row["step"], row["layer"]) for row in rows] == [(s, layer) for s in ("1", "10") for layer in "012"]
     wanted = "checkpoint score_paper score_heldout_low increment_heldout increment_ordinary norm_ratio cosine sinks"
     assert set(wanted.split()) <= set(rows[0])

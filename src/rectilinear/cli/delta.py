@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from rectilinear.cli.console import Console
+from rectilinear.cli.hold import hold
 from rectilinear.cli.options import (
     BatchTokens,
     Device,
@@ -86,6 +87,7 @@ def delta(
 
     if target is not None and not dry_run:
         check_writable(target, force, DOCUMENT)
+        hold(target)
     finished = [(Path(side) / MADE).is_file() for side in (before, after)]
     if finished[0] != finished[1]:
         raise ResultError(f"expected two models or two folders of scans, got one of each: {before} and {after}")
@@ -162,7 +164,8 @@ def _scanned(
         show("reading text", 0, None, "")
         from rectilinear.models.load import load, load_tokenizer
         from rectilinear.ops.delta import same_documents
-        from rectilinear.ops.scan import Progress, scan
+        from rectilinear.ops.passes import Progress
+        from rectilinear.ops.scan import scan
 
         tokenizers = [load_tokenizer(name, trust_remote_code=loading["trust_remote_code"]) for name in names]
         documents = same_documents(

@@ -9,9 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from rectilinear.cli.console import Console
 
 if TYPE_CHECKING:
     from rectilinear.ops.forecast import Forecast
@@ -24,12 +25,18 @@ def tell(
 
     loading, sizes: the options of `models.load.load` and `ops.scan.scan`; `out` is None where no folder is written.
     """
-    from rectilinear.models.load import skeleton
-    from rectilinear.ops.forecast import forecast
+    from rectilinear.models.load import device_of, skeleton
+    from rectilinear.ops.forecast import bytes_by_device, forecast, least_seconds
 
-    told = forecast(skeleton(model, **loading), **sizes)
+    bare = skeleton(model, **loading)
+    told = forecast(bare, **sizes)
+    device, path, layers = device_of(loading["device"]), sizes["layers_path"], sizes["layers"]
+    devices = bytes_by_device(bare, told, device, path)
+    timed = "cuda" if device == "balanced" else device
+    seconds = None if told.tokens is None else least_seconds(bare, told.tokens, timed, path, layers)
     if json:
-        facts = {"model": model, "text": text, **asdict(told), "out": None if out is None else str(out)}
+        more = {"devices": devices, "least_seconds": seconds}
+        facts = {"model": model, "text": text, **asdict(told), **more, "out": None if out is None else str(out)}
         sys.stdout.write(jsonlib.dumps(facts, indent=1) + "\n")
         return
     from rectilinear.report.text import visible
@@ -39,6 +46,10 @@ def tell(
     table.add_row("text", Text(visible(text)))
     for name, value in lines(told):
         table.add_row(name, value)
+    for name, held in devices.items():
+        table.add_row(f"on {name}", f"{_size(sum(held.values()))} of weights and moments, with sinks")
+    if seconds is not None:
+        table.add_row("time", f"{seconds:,.1f} s on {timed} at the least: matrix products, as fast as one was now")
     table.add_row("output", Text(visible(out or "none")))
     Console().print(table)
 
@@ -58,7 +69,8 @@ def tell_facts(facts: Mapping[str, Any], *, json: bool) -> None:
 
 def lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
     """Yield the name and the value of what is known about a scan beforehand."""
-    yield "layers", f"{forecast.layers:,} of width {forecast.width:,}"
+    chosen = "" if forecast.measured == forecast.layers else f", {forecast.measured:,} of them measured"
+    yield "layers", f"{forecast.layers:,} of width {forecast.width:,}{chosen}"
     per_d = forecast.tokens_per_d
     if forecast.tokens is None or per_d is None:
         yield "tokens", "all"
@@ -70,6 +82,8 @@ def lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
     yield "batches", f"{forecast.batches:,}, more where documents are short" if known else "as many as the text fills"
     yield "weights", f"{_size(forecast.weights_bytes)} in {forecast.dtype}"
     yield "moments", f"{_size(forecast.moments_bytes)}; with sinks {_size(forecast.moments_bytes_most)}"
+    if forecast.pairs_bytes:
+        yield "pairs", _size(forecast.pairs_bytes)
     if forecast.kept_bytes:
         yield "on disk", f"{_size(forecast.kept_bytes)}; with sinks {_size(forecast.kept_bytes_most)}"
 

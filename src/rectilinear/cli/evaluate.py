@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
+from rectilinear.cli.console import Console
+from rectilinear.cli.hold import hold
 from rectilinear.cli.options import BatchTokens, Device, Dtype, Force, Json, TrustRemoteCode, token_budget
 from rectilinear.cli.progress import progress_bar
 from rectilinear.errors import RectilinearError
@@ -43,7 +44,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="A text, jsonl or parquet file (plain or .gz), a Hub dataset, '-' for stdin, or 'demo'.",
-            show_default="demo; none with --lambada, --tasks or --speed",
+            show_default="demo; stories for demo:tiny first; none with --lambada, --tasks or --speed",
         ),
     ] = None,
     tokens: Annotated[
@@ -98,6 +99,7 @@ def evaluate(
     # A reference that is also named as a model stands for both.
     names = [name for name in models if name != reference] or models
     from rectilinear.data.text import read_text
+    from rectilinear.models.siblings import default_text
     from rectilinear.report.evaluation import DOCUMENT, save_eval
     from rectilinear.report.folder import check_writable
     from rectilinear.report.terminal import eval_table
@@ -105,7 +107,7 @@ def evaluate(
     if out is not None:
         check_writable(out, force, DOCUMENT)
     asked = None if tasks is None else (_named(tasks), tasks_limit)
-    source = None if text is None and (lambada or asked or speed) else read_text(text)
+    source = None if text is None and (lambada or asked or speed) else read_text(text or default_text(names[0]))
     options: dict[str, Any] = {
         "window": window,
         "stride": stride,
@@ -120,6 +122,7 @@ def evaluate(
         for line in (*plan, *(_foreseen(*asked) if asked else ()), f"writes     {out or 'nothing'}"):
             Console(soft_wrap=True, highlight=False).print(line, markup=False)
         return
+    hold(out)
     options["passages"] = _passages(lambada, lambada_limit)
     loading = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
     result = _measure(names, reference, source, options, loading, lambada, asked)

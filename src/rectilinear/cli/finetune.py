@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
+from rectilinear.cli.console import Console
+from rectilinear.cli.hold import hold
 from rectilinear.cli.options import (
     BatchTokens,
     Device,
@@ -20,7 +21,7 @@ from rectilinear.cli.options import (
     slug,
     token_budget,
 )
-from rectilinear.cli.progress import progress_bar
+from rectilinear.cli.progress import hint, progress_bar
 from rectilinear.errors import RectilinearError, ResultError
 
 if TYPE_CHECKING:
@@ -134,10 +135,11 @@ def finetune(
         "batch_tokens": batch_tokens,
         "layers_path": layers_path,
     }
+    from rectilinear.data.preferences import read_lessons
     from rectilinear.data.text import read_text
 
     source = read_text(text)
-    lessons = _lessons(task, test, test_examples)
+    lessons = read_lessons(task, test=test, test_limit=test_examples)
     loading: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
     if dry_run:
         from rectilinear.cli.dry import tell_facts
@@ -148,7 +150,9 @@ def finetune(
             {**facts, "seeds": left, "text": source.id, "out": None if target is None else str(target)}, json=json
         )
         return
-    with progress_bar(Console(stderr=True)) as show:
+    hold(target)
+    kept = [done] if done else []
+    with hint(lambda: _kept(kept, seeds, target)), progress_bar(Console(stderr=True)) as show:
         show(f"looking for {model}", 0, None, "")
         from rectilinear.ops.finetune import finetune as run
 
@@ -159,10 +163,9 @@ def finetune(
             if target is not None:
                 from rectilinear.report.finetuning import keep_seed
 
-                fresh = done is None and len(made.result.seeds) == 1
-                keep_seed(
-                    made.result, made.seed, target, made.save_model if keep_models else None, fresh=fresh, force=force
-                )
+                weights = made.save_model if keep_models else None
+                keep_seed(made.result, made.seed, target, weights, fresh=not kept, force=force)
+                kept.append(made.result)
 
         result = run(
             model,
@@ -184,6 +187,11 @@ def finetune(
     _printed(result, target, json=json)
 
 
+def _kept(kept: list[FinetuneResult], seeds: int, target: Path | None) -> str:
+    """Return what is there to go on from, "" for nothing."""
+    return f"{len(kept[-1].seeds)} of {seeds} seeds are kept in {target}: go on with --resume" if kept else ""
+
+
 def _before(target: Path | None, *, force: bool, resume: bool, looks: bool) -> FinetuneResult | None:
     """Return what is in the folder to go on from; raises ResultError where the folder must not be written."""
     if force and resume:
@@ -194,17 +202,12 @@ def _before(target: Path | None, *, force: bool, resume: bool, looks: bool) -> F
     if resume and target is not None and target.exists():
         return load_finetune(target)
     if target is not None and not looks:
+        if not force and (target / DOCUMENT).is_file():
+            raise ResultError(
+                f"{target} holds seeds: go on with --resume, replace it with --force, or choose another --out"
+            )
         check_writable(target, force, DOCUMENT)
     return None
-
-
-def _lessons(task: str, test: str | None, test_limit: int | None) -> Task | Pairs:
-    from rectilinear.data.preferences import REWARD, are_pairs, read_pairs
-    from rectilinear.data.tasks import read_task
-
-    if task == REWARD or are_pairs(task):
-        return read_pairs(task, test=test, test_limit=test_limit)
-    return read_task(task, test=test, test_limit=test_limit)
 
 
 def _forecast(model: str, lessons: Task | Pairs, wishes: dict[str, Any], loading: dict[str, Any]) -> dict[str, Any]:

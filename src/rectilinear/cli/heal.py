@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
+from rectilinear.cli.console import Console
+from rectilinear.cli.hold import hold
 from rectilinear.cli.options import Device, Dtype, Force, Json, LayersPath, TrustRemoteCode, slug, token_budget
 from rectilinear.cli.progress import progress_bar
 from rectilinear.errors import RectilinearError
@@ -167,6 +168,7 @@ def heal(
         ):
             Console(soft_wrap=True, highlight=False).print(line, markup=False)
         return
+    hold(target, checkpoints)
     with progress_bar(Console(stderr=True)) as show:
         show(f"loading {named}", 0, None, "")
         from rectilinear.models.load import check_found, load

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from rectilinear.cli.console import Console
+from rectilinear.cli.hold import hold
 from rectilinear.cli.options import Device, Dtype, Force, Json, TrustRemoteCode, slug
 from rectilinear.cli.progress import progress_bar
 from rectilinear.errors import RectilinearError
@@ -94,6 +95,7 @@ def judge(
         if dry_run:
             _explain(said, beginnings[0], folder)
             return
+        hold(folder)
         check_found(model, trust_remote_code=trust_remote_code)
         client = Client(base_url, os.environ.get(key_env), per_minute=per_minute, timeout=timeout)
         err.print(said, markup=False)

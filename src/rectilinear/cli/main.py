@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from rectilinear.cli import (
     delta,
     evaluate,
+    explore,
     finetune,
     heal,
     judge,
+    merge,
     pretrain,
     probe,
     prune,
@@ -26,7 +31,10 @@ from rectilinear.cli import (
     trace,
     verify,
 )
+from rectilinear.cli.console import Console
+from rectilinear.cli.hold import HELD
 from rectilinear.errors import RectilinearError
+from rectilinear.report.text import visible
 
 app = typer.Typer(
     name="rectilinear",
@@ -39,6 +47,7 @@ app = typer.Typer(
 COMMANDS: dict[str, dict[str, tuple[Callable[..., None], str | None]]] = {  # by panel of the help
     "Measure": {
         "scan": (scan.scan, scan.EPILOG),
+        "merge": (merge.merge, merge.EPILOG),
         "tokens": (tokens.tokens, tokens.EPILOG),
         "trace": (trace.trace, trace.EPILOG),
         "delta": (delta.delta, delta.EPILOG),
@@ -60,11 +69,13 @@ COMMANDS: dict[str, dict[str, tuple[Callable[..., None], str | None]]] = {  # by
         "reproduce": (reproduce.reproduce, reproduce.EPILOG),
     },
     "Show": {
+        "explore": (explore.explore, explore.EPILOG),
         "report": (report.report, None),
         "compare": (report.compare, None),
         "verify": (verify.verify, None),
     },
 }
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # faults that are no mistake of the command
 for panel, commands in COMMANDS.items():
     for name, (command, epilog) in commands.items():
         app.command(name, epilog=epilog, rich_help_panel=panel)(command)
@@ -80,27 +91,50 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     show_version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
-    pass
+    context.call_on_close(HELD.close)
 
 
 def main() -> None:
-    """Run the command; user mistakes leave one line on standard error and exit code 2, Ctrl-C exit code 130."""
+    """Run the command; user mistakes and full disks leave one line on standard error and exit code 2.
+
+    Signals that end a process end it with 128 and their number, as a shell tells it, after what is temporary is gone:
+    Ctrl-C 130, SIGTERM 143, a terminal that closes 129.
+    """
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup's is to be ignored
+            signal.signal(number, _end)
     try:
-        app(standalone_mode=True)
+        try:
+            app(standalone_mode=True)
+        finally:
+            sys.stdout.flush()  # a full disk is said here, not by the interpreter as it ends
     except RectilinearError as error:
         fail(str(error))
     except BrokenPipeError:
         # The reader (head, less) has gone: nobody is left to tell.
         sys.stderr.close()
         sys.exit(141)
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what could not be written is not tried again
+        fail(f"cannot write {error.filename or 'the output'}: {error.strerror}")
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    """End the command as an error would, whatever it is at, so that it cleans up; another such signal is not heard."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def fail(message: str) -> None:
     """Print one red line on standard error and leave with exit code 2."""
-    line = " ".join(message.split())
+    line = visible(" ".join(message.split()))
     Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(line)}")
     sys.exit(2)

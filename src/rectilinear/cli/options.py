@@ -45,6 +45,22 @@ def token_budget(value: str | None) -> int | Literal["all"] | None:
     return int(number)
 
 
+def share_of(value: str) -> tuple[int, int]:
+    """Return --shard I/N as two numbers, I from 1 to N; raises TextError for anything else."""
+    match = re.fullmatch(r"(\d+)/(\d+)", value)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise TextError(f"expected --shard as I/N with I from 1 to N, like 2/8, got {value!r}")
+    return int(match[1]), int(match[2])
+
+
+def interval(value: str) -> tuple[float, Literal["minutes", "tokens"]]:
+    """Return 10, 10min or 5_000_000tokens as a number and its unit; raises RectilinearError for anything else."""
+    match = re.fullmatch(r"([\d_]*\.?\d+)\s*(min|minutes|tokens)?", value.strip())
+    if match is None or float(match[1]) == 0:
+        raise RectilinearError(f"expected minutes or tokens, as 10min or 5_000_000tokens, got {value!r}")
+    return float(match[1]), "tokens" if match[2] == "tokens" else "minutes"
+
+
 def slug(model: str) -> str:
     """Return a model's name as it can stand in a file's."""
     return re.sub(r"[^A-Za-z0-9.-]+", "-", model.rstrip("/").split("/")[-1]).strip("-.") or "model"

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from rectilinear.cli.console import Console
+from rectilinear.cli.hold import hold
 from rectilinear.cli.options import Device, Force, Json, token_budget
 from rectilinear.cli.progress import progress_bar
 from rectilinear.errors import RectilinearError
@@ -146,6 +147,7 @@ def pretrain(
         for line in _told(wanted):
             Console(soft_wrap=True, highlight=False).print(line, markup=False)
         return
+    hold(out)
     with progress_bar(Console(stderr=True)) as show:
         show("starting", 0, None, "")
         from rectilinear.ops.pretrain import pretrain

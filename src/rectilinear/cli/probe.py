@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
+from rectilinear.cli.console import Console
+from rectilinear.cli.hold import hold
 from rectilinear.cli.options import BatchTokens, Device, Dtype, Force, Json, LayersPath, TrustRemoteCode
 from rectilinear.cli.progress import progress_bar
 
@@ -84,6 +85,7 @@ def probe(
 
     if target is not None and not dry_run:
         check_writable(target, force, DOCUMENT)
+        hold(target)
     from rectilinear.data.tasks import read_task
 
     found = read_task(task, test=test, train_limit=examples, test_limit=test_examples, seed=seed)

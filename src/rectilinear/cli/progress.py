@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from rich.console import Console
+from rectilinear.cli.console import Console
 
 
 class Show(Protocol):
@@ -50,3 +50,14 @@ def progress_bar(console: Console, unit: str = "tokens") -> Iterator[Show]:
             bar.update(line, count=count, rate=rate, said=f" · {said}" if said else "")
 
         yield show
+
+
+@contextmanager
+def hint(kept: Callable[[], str]) -> Iterator[None]:
+    """Say on standard error, on an interrupt or a SIGTERM, what there is to go on from, if `kept` returns anything."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        if said := kept():
+            Console(stderr=True, soft_wrap=True, highlight=False).print(said, markup=False)
+        raise

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
+from rectilinear.cli.console import Console
+from rectilinear.cli.hold import hold
 from rectilinear.cli.options import (
     Device,
     Dtype,
@@ -95,9 +96,12 @@ def prune(
         int | None, typer.Option(help="Rank of the maps of linear and patch.", show_default="full", min=1)
     ] = None,
     text: Annotated[
-        str,
-        typer.Option(help="Calibration: a text, jsonl or parquet file (plain or .gz), a Hub dataset, '-', or 'demo'."),
-    ] = "demo",
+        str | None,
+        typer.Option(
+            help="Calibration: a text, jsonl or parquet file (plain or .gz), a Hub dataset, '-', or 'demo'.",
+            show_default="demo; stories for demo:tiny, where they come with it",
+        ),
+    ] = None,
     judge_text: Annotated[
         str | None,
         typer.Option(help="Another text to judge the result on.", show_default="a part of --text, not fitted on"),
@@ -129,6 +133,7 @@ def prune(
     counted from 0. Nothing is written unless all went well.
     """
     from rectilinear.data.text import read_text
+    from rectilinear.models.siblings import default_text
     from rectilinear.report.folder import check_writable
     from rectilinear.results import Plan
 
@@ -140,7 +145,8 @@ def prune(
     target = out or (None if json else Path(f"{slug(model)}-{'sweep' if counts else 'cut'}"))
     if target is not None and not dry_run:
         check_writable(target, force, "sweep.json" if counts else "plan.json")
-    source, judge = read_text(text), None if judge_text is None else read_text(judge_text)
+        hold(target)
+    source, judge = read_text(text or default_text(model)), None if judge_text is None else read_text(judge_text)
     with progress_bar(Console(stderr=True)) as show:
         show(f"loading {model}", 0, None, "")
         from rectilinear.models.load import load

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from rectilinear.cli.console import Console
+from rectilinear.cli.hold import hold
 from rectilinear.errors import ResultError
 
 
@@ -30,6 +31,7 @@ def report(
         kind = kind_of(folder)
         result = kind.load(folder)
         where = folder if folder.is_dir() else folder.parent
+        hold(where)
         kind.render(result, where, png=png)
         if json:
             sys.stdout.write(result.to_json() + "\n")
@@ -58,6 +60,7 @@ def compare(
     from rectilinear.report.terminal import compare_table
 
     check_writable(out, force, COMPARE)
+    hold(out)
     results = [load(folder) for folder in folders]
     names = labels.split(",") if labels else _names(folders, [str(r.provenance.get("model")) for r in results])
     if len(names) != len(results):

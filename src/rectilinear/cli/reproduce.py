@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 
+from rectilinear.cli.console import Console
 from rectilinear.cli.options import Json
+from rectilinear.cli.progress import hint
 from rectilinear.errors import RectilinearError, ResultError
 
 if TYPE_CHECKING:
@@ -83,12 +84,14 @@ def reproduce(
         _told(steps(recipes, plan, log, stories), target, json=json)
         return
     from rectilinear.ops.provenance import run_facts
+    from rectilinear.report.lock import locked
     from rectilinear.report.reproduction import DOCUMENT, PAGE, load_reproduction, reproduction_table
     from rectilinear.reproduction.log import REPORT
 
     report = target / REPORT
     facts = {"scale": scale, **run_facts(), "command": shlex.join(["rectilinear", *sys.argv[1:]])}
-    with _hint(log):
+    # Not by `hold`: each of the commands lets go of what was held when it ends.
+    with locked(target), hint(lambda: _kept(log)):
         log.write()
         result = run(
             recipes,
@@ -147,16 +150,9 @@ def _typed(arguments: Sequence[str]) -> Iterator[None]:
         sys.argv = whole
 
 
-@contextlib.contextmanager
-def _hint(log: Log) -> Iterator[None]:
-    """Say on an interrupt what is there to go on from."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        done = sum(log.seconds(name) is not None for name in log.runs)
-        said = f"{done} runs are finished and kept in {log.folder}: go on with --resume"
-        Console(stderr=True, soft_wrap=True, highlight=False).print(said, markup=False)
-        raise
+def _kept(log: Log) -> str:
+    done = sum(log.seconds(name) is not None for name in log.runs)
+    return f"{done} runs are finished and kept in {log.folder}: go on with --resume"
 
 
 def _announced(step: Step, left: Sequence[Step]) -> None:

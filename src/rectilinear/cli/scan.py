@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from rectilinear.cli.hold import hold
 from rectilinear.cli.options import (
     BatchTokens,
     Device,
@@ -26,16 +23,13 @@ from rectilinear.cli.options import (
     Revision,
     SinkMultiple,
     TrustRemoteCode,
+    interval,
+    share_of,
     slug,
     token_budget,
 )
-from rectilinear.cli.progress import progress_bar
-from rectilinear.errors import ResultError, TextError
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from rectilinear.results import ScanResult, TextsResult
+from rectilinear.cli.scanning import Work, checkpoints_of
+from rectilinear.errors import ModelError, ResultError, TextError
 
 EPILOG = """Examples:
 
@@ -47,7 +41,15 @@ rectilinear scan ./my-model --text corpus.jsonl.gz --window 2048 --dtype bfloat1
 
 rectilinear scan demo --keep-moments --out kept
 
+rectilinear scan my-model --text corpus.jsonl.gz --tokens 50_000_000 --out long --checkpoint-every 10min --resume
+
 rectilinear scan demo --text prose=articles.txt --text code=src.txt
+
+rectilinear scan demo --layers 10-19
+
+torchrun --nproc-per-node 2 -m rectilinear scan demo --tokens 100000
+
+rectilinear scan demo --shard 1/3    # see `rectilinear merge`
 
 zcat articles.txt.gz | rectilinear scan model.gguf --text - --json | jq .summary"""
 
@@ -87,6 +89,32 @@ def scan(
     pairs_memory: Annotated[
         float, typer.Option(help="GiB that the products for --pairs may take; it limits the longest span.", min=0.0)
     ] = 4.0,
+    layers: Annotated[
+        str | None,
+        typer.Option(help="Which layers to measure, from 0, as 12-17,20 (both ends count).", show_default="all"),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="Only share I of N of the text, for `rectilinear merge`: of the part that maps are fitted on, or with "
+            "--maps of the part that is held out.",
+            metavar="I/N",
+        ),
+    ] = None,
+    maps: Annotated[
+        Path | None, typer.Option(help="Folder of the merged shards of the fit part, whose maps a --shard judges.")
+    ] = None,
+    checkpoint_every: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep what is gathered beside OUT each so many minutes or tokens, as 10min or 5_000_000tokens.",
+            show_default="10min with --resume, else never",
+            metavar="MINUTES|TOKENS",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from what was kept, if anything was: to the same result.")
+    ] = False,
     dtype: Dtype = "auto",
     device: Device = "auto",
     batch_tokens: BatchTokens = 4096,
@@ -105,13 +133,18 @@ def scan(
     residual stream, and writes a folder with result.json, layers.csv, plots and a one-file report.html.
     """
     budget = token_budget(tokens)
-    target = out if out is not None else None if json else Path(f"scan-{slug(model)}")
+    every = interval(checkpoint_every or "10min") if checkpoint_every is not None or resume else None
+    share = None if shard is None else share_of(shard)
+    _check(share, maps, text or [], keep_moments, layers if pairs or keep_moments else None)
+    first = os.environ.get("RANK", "0") == "0"  # of several processes one speaks and writes
+    named = slug(model) if share is None else f"{slug(model)}-{'heldout' if maps else 'fit'}-{share[0]}-of-{share[1]}"
+    target = out if out is not None else None if json and share is None else Path(f"scan-{named}")
     from rectilinear.report.folder import check_writable
 
     if keep_moments and target is None:
         raise ResultError("expected --out with --keep-moments and --json: the moments are kept in the folder")
-    if target is not None:
-        check_writable(target, force, "texts.json" if len(text or []) > 1 else "result.json")
+    if target is not None and first:
+        check_writable(target, force, _document(share, text or []))
     from rectilinear.data.text import read_text
     from rectilinear.models.siblings import default_text
 
@@ -129,79 +162,66 @@ def scan(
         "submodules": submodules,
         "batch_tokens": batch_tokens,
         "layers_path": layers_path,
-        "keep_moments": keep_moments,
+        "layers": layers,
+        "pairs": pairs,
+        "pairs_memory": pairs_memory,
     }
+    if every is not None:
+        _check_resumable(share, list(sources), target)
     if dry_run:
         from rectilinear.cli.dry import tell
 
-        tell(model, loading, sizes, text=", ".join(source.id for source in sources.values()), out=target, json=json)
+        shown = ", ".join(source.id for source in sources.values())
+        tell(model, loading, {**sizes, "keep_moments": keep_moments}, text=shown, out=target, json=json)
         return
-    with progress_bar(Console(stderr=True)) as show, _beside(target, keep_moments) as moments:
-        show(f"loading {model}", 0, None, "")
-        from rectilinear.models.load import load
-        from rectilinear.ops.scan import Progress
-
-        loaded, tokenizer = load(model, **loading)
-        show("scanning", 0, None, "reading text")
-
-        def on_progress(name: str, state: Progress) -> None:
-            said = "fitting" if state.score is None else f"mean held-out score {state.score:.4f}"
-            show(f"scanning {name}".strip(), state.done, state.total, said)
-
-        facts = {"model": model, "command": shlex.join(["rectilinear", *sys.argv[1:]])}
-        wishes = {
-            **sizes,
-            "pairs": pairs,
-            "pairs_memory": pairs_memory,
-            "sink_multiple": sink_multiple,
-            "seed": seed,
-            "keep_moments": moments,
-        }
-        result: ScanResult | TextsResult
-        if len(sources) > 1:
-            from rectilinear.ops.texts import scan_texts
-
-            result = scan_texts(
-                loaded,
-                tokenizer,
-                {name: source.documents() for name, source in sources.items()},
-                provenance={name: {**facts, "text": source.id} for name, source in sources.items()},
-                on_progress=on_progress,
-                **wishes,
-            )
-        else:
-            from rectilinear.ops.scan import scan as run
-
-            ((name, source),) = sources.items()
-            result = run(
-                loaded,
-                tokenizer,
-                source.documents(),
-                provenance={**facts, "text": source.id},
-                on_progress=partial(on_progress, name),
-                **wishes,
-            )
-        if target is not None:
-            show("writing the report", 0, None, "")
-            result.save(target, force=force)
-    if json:
-        sys.stdout.write(result.to_json() + "\n")
-    else:
-        Console().print(_table(result))
-    if target is not None:
-        note = Console(stderr=True, soft_wrap=True, highlight=False)
-        note.print(f"Report: {target / ('texts.html' if len(sources) > 1 else 'report.html')}", markup=False)
-
-
-@contextmanager
-def _beside(target: Path | None, wanted: bool) -> Iterator[Path | None]:
-    """Give a folder beside `target` for moments, if any are wanted, and take it away in the end."""
-    if not wanted or target is None:
-        yield None
+    hold(target if first else None)
+    wishes = {**sizes, "sink_multiple": sink_multiple, "seed": seed}
+    facts = {"model": model, "command": shlex.join(["rectilinear", *sys.argv[1:]])}
+    work = Work(model, loading, sources, wishes, facts, target if first else None, force, json)
+    if share is not None:
+        work.shard(share, maps)
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
-        yield Path(folder)
+    from rectilinear.ops.ranks import ranks_here
+
+    checkpoints = None
+    if every is not None:
+        assert target is not None
+        checkpoints = checkpoints_of(target, every, resume=resume, force=force)
+    with ranks_here() as ranks:
+        work.scan(ranks, keep_moments, checkpoints)
+
+
+def _check(
+    share: tuple[int, int] | None, maps: Path | None, texts: list[str], keep_moments: bool, layers: str | None
+) -> None:
+    """Raise where options do not go together; `layers` where all of them are needed."""
+    if layers is not None:
+        raise ModelError("expected all layers with --pairs and --keep-moments, got --layers: leave it out")
+    if share is not None and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise TextError("expected --shard in a job of one process: torchrun shares a scan out by itself")
+    if share is None and maps is not None:
+        raise ResultError("expected --shard with --maps: a scan in one piece fits its own")
+    if share is not None and len(texts) > 1:
+        raise TextError("expected one text with --shard, got several: scan each of them in shards of its own")
+    if share is not None and keep_moments:
+        raise ResultError("expected no --keep-moments with --shard: `rectilinear merge --keep-moments` keeps them")
+
+
+def _check_resumable(share: tuple[int, int] | None, sources: list[str], target: Path | None) -> None:
+    """Raise where a scan cannot keep its state on the way."""
+    several = share is not None or len(sources) > 1 or os.environ.get("WORLD_SIZE", "1") != "1"
+    if several:
+        raise ResultError(
+            "expected one process and one text with --checkpoint-every and --resume, got several, or --shard, which "
+            "is made again by itself"
+        )
+    if target is None:
+        raise ResultError("expected --out with --json and --checkpoint-every or --resume: the state is kept beside it")
+
+
+def _document(share: tuple[int, int] | None, texts: list[str]) -> str:
+    """Return the name of the document that the folder will hold."""
+    return "shard.json" if share is not None else "texts.json" if len(texts) > 1 else "result.json"
 
 
 def _named(texts: list[str]) -> dict[str, str]:
@@ -216,15 +236,3 @@ def _named(texts: list[str]) -> dict[str, str]:
     if len(named) < len(pairs):
         raise TextError("expected a name of its own for every text, got one twice")
     return named
-
-
-def _table(result: ScanResult | TextsResult) -> RenderableType:
-    from rectilinear.results import ScanResult
-
-    if isinstance(result, ScanResult):
-        from rectilinear.report.terminal import layers_table
-
-        return layers_table(result)
-    from rectilinear.report.texts import transfer_table
-
-    return transfer_table(result)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from rectilinear.cli.console import Console
+from rectilinear.cli.hold import hold
 from rectilinear.cli.options import (
     Device,
     Dtype,
@@ -123,6 +124,7 @@ def tokens(
 
     if target is not None:
         check_writable(target, force, DOCUMENT)
+        hold(target)
     from rectilinear.data.text import read_text
 
     source = read_text(text)

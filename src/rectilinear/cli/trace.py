@@ -5,15 +5,14 @@ from __future__ import annotations
 import json as jsonlib
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from rectilinear.cli.console import Console
+from rectilinear.cli.hold import hold
 from rectilinear.cli.options import (
     BatchTokens,
     Device,
@@ -27,7 +26,7 @@ from rectilinear.cli.options import (
     slug,
     token_budget,
 )
-from rectilinear.cli.progress import progress_bar
+from rectilinear.cli.progress import hint, progress_bar
 from rectilinear.errors import ResultError
 
 if TYPE_CHECKING:
@@ -140,6 +139,7 @@ def trace(
 
         _tell(outline(model, **where, **wishes, done=done), source.id, target, json=json)
         return
+    hold(target)
     kept: list[TraceResult] = []
 
     def on_scan(so_far: TraceResult, scan: ScanResult) -> None:
@@ -147,7 +147,7 @@ def trace(
             so_far.keep(scan, target, fresh=done is None and not kept, force=force)
             kept.append(so_far)
 
-    with _hint(kept, target), progress_bar(Console(stderr=True)) as show:
+    with hint(lambda: _kept(kept, target)), progress_bar(Console(stderr=True)) as show:
         show("looking for checkpoints", 0, None, "")
         from rectilinear.ops.trace import trace as run
 
@@ -174,17 +174,12 @@ def trace(
     _printed(result, target, json=json)
 
 
-@contextmanager
-def _hint(kept: list[TraceResult], target: Path | None) -> Iterator[None]:
-    """Say on an interrupt what is there to go on from."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if kept:
-            done, every = len(kept[-1].points), len(kept[-1].provenance["steps"])
-            said = f"{done} of {every} checkpoints are scanned and kept in {target}: go on with --resume"
-            Console(stderr=True, soft_wrap=True, highlight=False).print(said, markup=False)
-        raise
+def _kept(kept: list[TraceResult], target: Path | None) -> str:
+    """Return what is there to go on from, "" for nothing."""
+    if not kept:
+        return ""
+    done, every = len(kept[-1].points), len(kept[-1].provenance["steps"])
+    return f"{done} of {every} checkpoints are scanned and kept in {target}: go on with --resume"
 
 
 def _before(target: Path | None, *, force: bool, resume: bool) -> TraceResult | None:

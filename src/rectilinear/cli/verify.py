@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from rectilinear.cli.console import Console
 from rectilinear.errors import ResultError
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class Moments:
 
     Attributes: n, number of rows; shift_x [p], shift_z [q]; sum_x [p], sum_z [q], of shifted rows;
     xx [p, p], xz [p, q], shifted products, of xx only the lower triangle counts; zz [], squared norm of the shifted z.
-    All float64.
+    All float64. fixed: the shifts were given, and the first rows leave them as they are.
     """
 
     n: int
@@ -44,6 +45,7 @@ class Moments:
     xz: Tensor
     zz: Tensor
     eps: float = EPS64
+    fixed: bool = False
 
     @classmethod
     def empty(cls, p: int, q: int, device: torch.device | str = "cpu") -> Moments:
@@ -65,7 +67,7 @@ class Moments:
         n = len(x) - (0 if out is None else len(out))
         if n == 0:
             return
-        if self.n == 0:
+        if self.n == 0 and not self.fixed:
             rows = slice(None) if leave_out is None else ~leave_out
             self.shift_x = _representable(x[rows].mean(0), work)
             self.shift_z = _representable(z[rows].mean(0), work)
@@ -87,10 +89,16 @@ class Moments:
             self.eps = EPS32
 
     def merge(self, other: Moments) -> Moments:
-        """Return the moments of both sets of rows; the same to rounding in any order and grouping."""
+        """Return the moments of both sets of rows; the same to rounding in any order and grouping.
+
+        Moments about the same shifts are added, and stay about them.
+        """
         if self.n == 0 or other.n == 0:
             return (other if self.n == 0 else self).copy()
         n = self.n + other.n
+        if torch.equal(self.shift_x, other.shift_x) and torch.equal(self.shift_z, other.shift_z):
+            sums: dict[str, Any] = {name: getattr(self, name) + getattr(other, name) for name in _SUMS}
+            return replace(self, n=n, eps=max(self.eps, other.eps), **sums)
         weight = other.n / n
         gap_x = other.mean_x - self.mean_x
         gap_z = other.mean_z - self.mean_z
@@ -121,12 +129,34 @@ class Moments:
             return self.copy()
         if earlier.n > self.n or not torch.equal(earlier.shift_x, self.shift_x):
             raise ValueError(f"expected earlier moments of the same {self.n} rows, got others of {earlier.n}")
-        sums = {name: getattr(self, name) - getattr(earlier, name) for name in _NAMES[2:]}
+        sums = {name: getattr(self, name) - getattr(earlier, name) for name in _SUMS}
         return Moments(self.n - earlier.n, self.shift_x.clone(), self.shift_z.clone(), **sums, eps=self.eps)
+
+    def about(self, shift_x: Tensor, shift_z: Tensor) -> Moments:
+        """Return the moments of the same rows about other shifts, [p] and [q]."""
+        dx, dz = self.shift_x - shift_x, self.shift_z - shift_z
+        xx = torch.addr(self.xx, self.sum_x, dx).addr_(dx, self.sum_x).addr_(dx, dx, alpha=self.n)
+        xz = torch.addr(self.xz, self.sum_x, dz).addr_(dx, self.sum_z).addr_(dx, dz, alpha=self.n)
+        zz = self.zz + 2 * (self.sum_z @ dz) + self.n * dz.square().sum()
+        sum_x, sum_z = self.sum_x + self.n * dx, self.sum_z + self.n * dz
+        return replace(
+            self, shift_x=shift_x, shift_z=shift_z, sum_x=sum_x, sum_z=sum_z, xx=xx, xz=xz, zz=zz, fixed=True
+        )
+
+    def emptied(self) -> Moments:
+        """Return the moments of no rows about these shifts, which the rows to come leave as they are."""
+        sums: dict[str, Any] = {name: torch.zeros_like(getattr(self, name)) for name in _SUMS}
+        return replace(self, n=0, eps=EPS64, fixed=True, **sums)
+
+    def to(self, device: torch.device) -> Moments:
+        """Return the moments on another device."""
+        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self._tensors().items()}
+        return replace(self, **moved)
 
     def copy(self) -> Moments:
         """Return an independent copy."""
-        return Moments(n=self.n, eps=self.eps, **{name: t.clone() for name, t in self._tensors().items()})
+        copies: dict[str, Any] = {name: tensor.clone() for name, tensor in self._tensors().items()}
+        return replace(self, **copies)
 
     @property
     def mean_x(self) -> Tensor:
@@ -176,7 +206,7 @@ class Moments:
         """Rebuild from `to_tensors`; raises ResultError where a part is missing or of another size."""
         try:
             n, eps = tensors["header"].tolist()
-            parts = {name: tensors[name] for name in _NAMES}
+            parts: dict[str, Any] = {name: tensors[name] for name in _NAMES}
         except (KeyError, ValueError) as error:
             raise ResultError(f"expected saved moments, got a file without {error}; scan again") from error
         p, packed = len(parts["shift_x"]), parts["xx"]
@@ -212,11 +242,16 @@ class Moments:
         except (OSError, SafetensorError) as error:
             raise ResultError(f"cannot read moments from {path}: {error}") from error
 
+    def sums(self) -> dict[str, Tensor]:
+        """Return the sums and products by name, not copied: what adds up over sets of rows about the same shifts."""
+        return {name: getattr(self, name) for name in _SUMS}
+
     def _tensors(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in _NAMES}
 
 
 _NAMES = ("shift_x", "shift_z", "sum_x", "sum_z", "xx", "xz", "zz")
+_SUMS = _NAMES[2:]
 
 
 @contextmanager

@@ -74,3 +74,16 @@ def parse_layers(text: str, count: int) -> tuple[int, ...]:
     if twice:
         raise RectilinearError(f"expected each layer once, got {', '.join(map(str, twice))} more than once")
     return tuple(sorted(layers))
+
+
+def chosen_layers(layers: str | Iterable[int] | None, count: int) -> tuple[int, ...]:
+    """Return layers of a model of `count`, given as text like "12-17,20" or as numbers, in order; all for None.
+
+    Raises RectilinearError as `parse_layers` does, and where none are named.
+    """
+    if layers is None:
+        return tuple(range(count))
+    found = parse_layers(layers if isinstance(layers, str) else ",".join(map(str, layers)), count)
+    if not found:
+        raise RectilinearError("expected layers like 12-17,20, got none")
+    return found

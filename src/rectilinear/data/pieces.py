@@ -73,6 +73,24 @@ class Batch:
     start: np.ndarray
 
 
+@dataclass(frozen=True)
+class Share:
+    """Which batches of a scan are one process's: each `of`-th, from `index` on, counted from 0.
+
+    Batches are shared out, not documents, so that each is to the last bit the one that a scan in one piece has.
+    """
+
+    index: int = 0
+    of: int = 1
+
+    def owns(self, number: int, opening: int) -> bool:
+        """Tell whether a batch is in the share; the first `opening` ones are all in share 0."""
+        return (0 if number < opening else number % self.of) == self.index
+
+
+WHOLE = Share()
+
+
 def cut_pieces(tokenizer: Any, documents: Iterable[str], *, tokens: int | None, window: int, holdout: float) -> Pieces:
     """Tokenise documents one by one into pieces of at most `window` tokens, until `tokens` are read (None: all).
 

@@ -45,7 +45,7 @@ def _listed(path: Path) -> list[Any]:
 
     try:
         found = yaml.safe_load(_text(path))
-    except yaml.YAMLError as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise TextError(f"expected a YAML list of prompts in {path}, got: {first_line(error)}") from error
     if not isinstance(found, list):
         raise TextError(f"expected a YAML list of prompts in {path}, got {type(found).__name__}")

@@ -62,12 +62,10 @@ def read_task(
         if test is not None:
             raise TextError(f"expected no test file for {name}, which has a part of its own that judges, got {test}")
         task = _benchmark(name, BENCHMARKS[name])
-    elif _is_file(name):
+    elif is_file(name):
         task = _own(name, test, seed)
     else:
-        raise TextError(
-            f"expected a task ({', '.join(BENCHMARKS)}) or a jsonl file, got {name!r}.{nearest(name, BENCHMARKS)}"
-        )
+        raise unknown_task(name, BENCHMARKS)
     kept = replace(task, train=drawn(task.train, seed)[:train_limit], test=drawn(task.test, seed)[:test_limit])
     for part, examples in (("train", kept.train), ("test", kept.test)):
         if len({example.label for example in examples}) < 2:
@@ -76,6 +74,18 @@ def read_task(
                 f"{name}, got one: give more examples"
             )
     return kept
+
+
+def is_file(name: str) -> bool:
+    """Tell whether a name is that of a file of rows, be it there or not."""
+    return Path(name).expanduser().is_file() or Path(name.removesuffix(".gz")).suffix in (".jsonl", ".json", ".parquet")
+
+
+def unknown_task(name: str, known: Iterable[str]) -> TextError:
+    """Return the error for a name that is neither a file nor among the `known`."""
+    return TextError(
+        f"expected a task ({', '.join(known)}) or a jsonl or parquet file, got {name!r}.{nearest(name.lower(), known)}"
+    )
 
 
 def drawn(rows: Sequence[T], seed: int) -> tuple[T, ...]:
@@ -97,10 +107,6 @@ def _numbered(groups: Iterable[Iterable[tuple[Hashable, str, int]]]) -> Iterator
     for examples in groups:
         for key, text, label in examples:
             yield Example(text, label, numbers.setdefault(key, len(numbers)))
-
-
-def _is_file(name: str) -> bool:
-    return Path(name).expanduser().is_file() or Path(name.removesuffix(".gz")).suffix in (".jsonl", ".json", ".parquet")
 
 
 def _own(name: str, test: str | None, seed: int) -> Task:
@@ -132,7 +138,7 @@ def parted(rows: Sequence[T]) -> tuple[tuple[T, ...], tuple[T, ...]]:
 
 def _labelled(rows: Iterable[Row]) -> Iterator[tuple[str, Any]]:
     for row in rows:
-        asked = "text" not in row.values
+        asked = "text" not in row.values and not row.values.keys().isdisjoint(("question", "passage"))
         text = f"question: {row.text('question')} passage: {row.text('passage')}" if asked else row.text("text")
         label = row.value("label")
         if not isinstance(label, (bool, int, float, str)):

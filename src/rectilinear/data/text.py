@@ -15,6 +15,7 @@ from typing import Any
 
 from rectilinear.data.demo import demo_documents
 from rectilinear.errors import TextError, first_line, nearest
+from rectilinear.hub import limit_patience
 
 COLUMNS = ("textbook", "text", "content", "story", "context")  # where a row's text is looked for, in this order
 END_OF_TEXT = "<|endoftext|>"
@@ -187,6 +188,7 @@ def _hub(source: str, **options: Any) -> Iterator[dict[str, Any]]:
     try:
         from datasets import load_dataset
 
+        limit_patience()
         yield from load_dataset(name, config or None, split=split or "train", streaming=True, **options)
     except Exception as error:  # the Hub's clients raise a dozen kinds, all meaning: not to be had
         raise TextError(

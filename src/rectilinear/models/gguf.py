@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import shutil
 import tempfile
@@ -37,7 +38,7 @@ def converted(gguf: Path, target: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=target.parent, prefix=".converting-"))
     except OSError as error:
-        raise ModelError(f"cannot keep the converted model in {cache_dir()}: {error}; set RECTILINEAR_CACHE") from error
+        raise _unkept(error) from error
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
@@ -48,6 +49,8 @@ def converted(gguf: Path, target: Path) -> Path:
         if not target.exists():  # another process may have been faster
             part.replace(target)
     except Exception as error:  # a damaged file makes the reader raise almost any kind
+        if isinstance(error, OSError) and error.errno is not None and error.errno != errno.ENOENT:
+            raise _unkept(error) from error
         raise _damaged(gguf, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -63,6 +66,10 @@ def config_of(gguf: Path) -> PreTrainedConfig:
             return AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
     except Exception as error:
         raise _damaged(gguf, error) from error
+
+
+def _unkept(error: Exception) -> ModelError:
+    return ModelError(f"cannot keep the converted model in {cache_dir()}: {first_line(error)}; set RECTILINEAR_CACHE")
 
 
 def _damaged(gguf: Path, error: Exception) -> ModelError:

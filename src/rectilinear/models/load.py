@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rectilinear.errors import ModelError, first_line, nearest
+from rectilinear.hub import limit_patience
 from rectilinear.models.demo import demo_gguf, demo_place
 from rectilinear.models.folders import check_folder, check_heads, tokenizer_place
 from rectilinear.models.gguf import config_of, converted, folder_of
@@ -73,6 +74,12 @@ def load_tokenizer(
     """Return the tokenizer that `load` would, without the model; raises ModelError where there is none."""
     with quiet():
         return _tokenizer(model, str(_resolve(model)), {"revision": revision, "trust_remote_code": trust_remote_code})
+
+
+def kept_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Return a tokenizer from where `save_pretrained` put it, without a model; raises ModelError where it is none."""
+    with quiet():
+        return _tokenizer(str(folder), str(folder), {})
 
 
 def check_found(model: str, *, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedConfig:
@@ -147,9 +154,10 @@ def fingerprint(model: PreTrainedModel) -> str:
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return 16 hex digits that tell tokenizers apart: by the vocabulary, and by how some text is cut."""
+    vocabulary = tokenizer.get_vocab()
+    by_id = "\0".join(sorted(vocabulary, key=vocabulary.__getitem__))
     cut = tokenizer(PROBE, verbose=False)["input_ids"]
-    known = json.dumps([sorted(tokenizer.get_vocab().items()), cut])
-    return hashlib.sha256(known.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return hashlib.sha256(f"{by_id}\0{cut}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _without_dtype(config: dict[Any, Any]) -> dict[str, Any]:
@@ -174,6 +182,7 @@ def _resolve(model: str) -> Path | str:
     if model.endswith(".gguf") or model.startswith(("/", ".", "~")) or model.count("/") > 1:
         there = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise ModelError(f"no such model folder or file: {model}.{nearest(path.name, there)}")
+    limit_patience()
     return model
 
 

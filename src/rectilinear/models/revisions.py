@@ -7,6 +7,7 @@ import re
 from difflib import get_close_matches
 
 from rectilinear.errors import ModelError
+from rectilinear.hub import limit_patience
 
 # EleutherAI's Pythia models have a branch stepN for each of these (arXiv 2304.01373).
 PYTHIA = (0, *(2**i for i in range(10)), *range(1000, 143_001, 1000))
@@ -56,6 +57,7 @@ def check_revisions(model: str, names: tuple[str, ...]) -> None:
     """
     from huggingface_hub import HfApi
 
+    limit_patience()
     try:
         refs = HfApi().list_repo_refs(model)
     except Exception:  # no network, no such model: its clients raise a dozen kinds, and loading will say which

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -70,14 +70,22 @@ def forward(model: PreTrainedModel, stack: nn.ModuleList, input_ids: Tensor, att
     if attention_mask is not None and not bool(attention_mask[:, 0].all()):
         # Padded on the left: most families with learned positions would count the pads in.
         options["position_ids"] = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
-    base(input_ids=input_ids, **{name: value for name, value in options.items() if name in accepted})
+    with suppress(_Enough):
+        base(input_ids=input_ids, **{name: value for name, value in options.items() if name in accepted})
+
+
+class _Enough(Exception):
+    """The last layer that is watched has been passed: the rest of the forward pass is left out."""
 
 
 @contextmanager
-def watch(stack: nn.ModuleList, on_layer: Callable[[int, Tensor, Tensor], None]) -> Iterator[None]:
+def watch(
+    stack: nn.ModuleList, on_layer: Callable[[int, Tensor, Tensor], None], layers: Sequence[int] | None = None
+) -> Iterator[None]:
     """Call `on_layer(i, x, y)` after each layer with its input x and raw output y, both [b, w, d], not copied.
 
-    The last y is position L of the stream, before the final norm, which no `hidden_states` of transformers gives.
+    With `layers`, in order, only after those, and `forward` ends where the last of them does. The last y of all is
+    position L of the stream, before the final norm, which no `hidden_states` of transformers gives.
     The hooks are removed on leaving, after an exception too.
     """
 
@@ -87,7 +95,13 @@ def watch(stack: nn.ModuleList, on_layer: Callable[[int, Tensor, Tensor], None])
 
         return seen
 
-    handles = [layer.register_forward_hook(hook(i), with_kwargs=True) for i, layer in enumerate(stack)]
+    def enough(module: nn.Module, args: tuple[Any, ...]) -> None:
+        raise _Enough
+
+    watched = range(len(stack)) if layers is None else layers
+    handles = [stack[i].register_forward_hook(hook(i), with_kwargs=True) for i in watched]
+    if watched[-1] + 1 < len(stack):
+        handles.append(stack[watched[-1] + 1].register_forward_pre_hook(enough))
     try:
         yield
     finally:

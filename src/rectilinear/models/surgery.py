@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,6 +42,8 @@ def cut_(
         stack = decoder_stack(model, stack)
     kept = _kept(len(stack), remove, blocks or {})
     path = next(name for name, module in model.named_modules() if module is stack)
+    if blocks:
+        _check_class(model)
     made = _blocks(model, stack, blocks or {})
     linear = {i for i, layer in enumerate(stack) if i in made or is_block(layer)}
     changes = Changes(model, path, kept, linear)
@@ -55,6 +58,27 @@ def cut_(
         apply_(layer, changed)
     apply_(model, changes.around)
     _declare_blocks_(model, path, stack)
+
+
+@contextmanager
+def standing_in(model: PreTrainedModel, stack: nn.ModuleList, maps: Mapping[int, AffineMap | None]) -> Iterator[None]:
+    """Let a linear block stand in for each of some layers: of the map given, or of none, y = x, as if it were removed.
+
+    Nothing is copied or renumbered, and the layers are back on leaving. maps: by the layer's number, 0-based, as for
+    `cut_`. Raises ModelError for numbers out of range and maps of another size.
+    """
+    _kept(len(stack), [], maps)
+    nothing = LinearBlock(width(model), rank=0)
+    made = _blocks(model, stack, {i: nothing if fitted is None else fitted for i, fitted in maps.items()})
+    layers = {i: stack[i] for i in made}
+    try:
+        for i, block in made.items():
+            block.layer_idx = i
+            stack[i] = block
+        yield
+    finally:
+        for i, layer in layers.items():
+            stack[i] = layer
 
 
 def linear_block(fitted: AffineMap, rank: int | None = None) -> LinearBlock:
@@ -98,17 +122,21 @@ def _own_configs(model: PreTrainedModel, count: int) -> list[PreTrainedConfig]:
     return [config for config in unique.values() if config.num_hidden_layers == count]
 
 
+def _check_class(model: PreTrainedModel) -> None:
+    """Raise ModelError for a model with blocks that could not be saved."""
+    plain = getattr(type(model), "plain_class", type(model))
+    if getattr(transformers, plain.__name__, None) is not plain:
+        raise ModelError(
+            f"expected a model class of transformers for linear blocks, got {plain.__name__}: remove layers"
+        )
+
+
 def _blocks(
     model: PreTrainedModel, stack: nn.ModuleList, maps: Mapping[int, AffineMap | LinearBlock]
 ) -> dict[int, LinearBlock]:
     """Return a block for each map, on the device of the layer it replaces and in the model's dtype."""
     if not maps:
         return {}
-    plain = getattr(type(model), "plain_class", type(model))
-    if getattr(transformers, plain.__name__, None) is not plain:
-        raise ModelError(
-            f"expected a model class of transformers for linear blocks, got {plain.__name__}: remove layers"
-        )
     outputs = _outputs(model, stack, next(iter(maps)))
     made: dict[int, LinearBlock] = {}
     for old, given in maps.items():

@@ -13,7 +13,7 @@ from rectilinear.core.spectra import anisotropy, effective_rank, two_nn
 from rectilinear.core.tails import LogHistogram
 from rectilinear.ops.carriers import TAIL, by_class, by_token, token_text
 from rectilinear.ops.layers import Gatherer, Layer
-from rectilinear.ops.parts import Submodules
+from rectilinear.ops.parts import NAMES, Submodules
 from rectilinear.ops.spread import spread
 from rectilinear.results import LayerResult, Score, Sinks, Spectrum, SubmoduleScore, Tails
 
@@ -28,11 +28,11 @@ def layer_results(
 ) -> tuple[tuple[LayerResult, ...], dict[str, np.ndarray]]:
     """Return the result of every layer, and the arrays that go with them."""
     layers = [layer for layer in gatherer.layers if layer is not None]
-    # A layer's outputs are the next layer's inputs: their moments are at hand.
-    outputs = [layer.pair.ordinary for layer in layers[1:]] + [gatherer.outputs]
+    # A layer's outputs are the next layer's inputs, but for the last one: their moments are at hand.
+    outputs = [layer.outputs or layers[row + 1].pair.ordinary for row, layer in enumerate(layers)]
     solved = spread(lambda pair: _Solved.of(*pair, seed), list(zip(layers, outputs, strict=True)))
     results = []
-    for index, (layer, figures) in enumerate(zip(layers, solved, strict=True)):
+    for index, layer, figures in zip(gatherer.measured, layers, solved, strict=True):
         norms = gatherer.positions[index + 1].norms
         mean = layer.cosine_sum / layer.count
         results.append(
@@ -71,7 +71,8 @@ class _Solved:
     def of(cls, layer: Layer, outputs: Moments, seed: int) -> _Solved:
         every = layer.pair.every  # a merge of d x d matrices: done once
         eigenvalues = _eigenvalues(outputs)
-        dimension = two_nn(torch.cat(layer.sample)) if layer.sample else None
+        sample = layer.sampled()
+        dimension = None if sample is None else two_nn(sample)
         spectrum = Spectrum(anisotropy(eigenvalues), effective_rank(eigenvalues), dimension)
         return cls(*layer.pair.score(seed, every), _sink_share(layer, every), spectrum, eigenvalues)
 
@@ -97,7 +98,7 @@ def _tails(errors: LogHistogram) -> Tails:
 
 def _sink_share(layer: Layer, every: Moments) -> float | None:
     """Return the share of the outputs' variance that is gone without the sink tokens."""
-    if not layer.sink_count:
+    if not layer.sinks.count:
         return 0.0
     total = float(every.syy)
     return 1 - float(layer.pair.ordinary.syy) / total if total > 0 else None
@@ -108,12 +109,12 @@ def _sinks(layer: Layer, share: float | None, tokenizer: PreTrainedTokenizerBase
         {
             "token": token_text(tokenizer, token),
             "position": position,
-            "count": count,
-            "norm": layer.sink_norms[token, position],
+            "count": sink.count,
+            "norm": sink.norm,
         }
-        for (token, position), count in layer.sinks.most_common(SINKS_NAMED)
+        for (token, position), sink in layer.sinks.frequent(SINKS_NAMED)
     )
-    return Sinks(layer.sink_count, layer.sink_count / layer.count, share, named)
+    return Sinks(layer.sinks.count, layer.sinks.count / layer.count, share, named)
 
 
 def _triggers(layer: Layer, tokenizer: PreTrainedTokenizerBase | None) -> tuple[dict[str, Any], ...]:
@@ -135,12 +136,11 @@ def _submodules(index: int, parts: Submodules | None, seed: int) -> tuple[Submod
     if parts is None:
         return ()
     found = []
-    for name in ("attention", "mlp"):
-        key = (index, name)
-        if key in parts.pairs:
-            _, increment = parts.pairs[key].score(seed)
-            total, count = parts.ratios[key]
-            found.append(SubmoduleScore(name, increment, total / count))
+    for name in NAMES:
+        part = parts.parts.get((index, name))
+        if part is not None:
+            _, increment = part.pair.score(seed)
+            found.append(SubmoduleScore(name, increment, part.ratio_sum / part.count))
     return tuple(found)
 
 

@@ -50,9 +50,18 @@ class Carried:
         for kind in () if kinds is None else np.unique(kinds):
             self._add_errors(CLASSES[kind], squared[kinds == kind])
         size = max(int(tokens.max()) + 1, len(self.counts))
-        grow = size - len(self.counts)
-        self.counts = np.pad(self.counts, (0, grow)) + np.bincount(tokens, minlength=size)
-        self.squares = np.pad(self.squares, (0, grow)) + np.bincount(tokens, weights=squared, minlength=size)
+        self.counts = _padded(self.counts, size) + np.bincount(tokens, minlength=size)
+        self.squares = _padded(self.squares, size) + np.bincount(tokens, weights=squared, minlength=size)
+
+    def merge(self, other: Carried) -> Carried:
+        """Return the same of both sets of tokens."""
+        size = max(len(self.counts), len(other.counts))
+        counts = _padded(self.counts, size) + _padded(other.counts, size)
+        squares = _padded(self.squares, size) + _padded(other.squares, size)
+        both = Carried(counts, squares, self.sinks + other.sinks, self.sink_squares + other.sink_squares)
+        for name in {**self.errors, **other.errors}:
+            both.errors[name] = self.errors[name].merge(other.errors[name])
+        return both
 
     def _add_errors(self, name: str, squared: np.ndarray) -> None:
         self.errors[name].update(torch.from_numpy(np.sqrt(squared)))
@@ -69,6 +78,12 @@ class Kinds:
         self._tokenizer = tokenizer
         self._special = set(tokenizer.all_special_ids)
 
+    def merge_(self, table: np.ndarray) -> None:
+        """Take over what another table knows."""
+        size = max(len(self.table), len(table))
+        known = [np.pad(one, (0, size - len(one)), constant_values=-1) for one in (self.table, table)]
+        self.table = np.maximum(*known)
+
     def __call__(self, tokens: np.ndarray) -> np.ndarray:
         """Return the classes [n] of tokens [n], indices in CLASSES."""
         grow = max(int(tokens.max(initial=-1)) + 1 - len(self.table), 0)
@@ -76,6 +91,10 @@ class Kinds:
         for token in np.unique(tokens[self.table[tokens] < 0]).tolist():
             self.table[token] = CLASSES.index("special" if token in self._special else _class(self._tokenizer, token))
         return self.table[tokens]
+
+
+def _padded(sums: np.ndarray, size: int) -> np.ndarray:
+    return np.pad(sums, (0, size - len(sums)))
 
 
 def by_token(carried: Carried, tokenizer: PreTrainedTokenizerBase | None) -> tuple[dict[str, Any], ...]:

@@ -63,7 +63,7 @@ def evaluate(
     tokens: int | None = None,
     protocol: str = "joined",
     passages: Sequence[tuple[str, str]] = (),
-    tasks: Sequence[str] = (),
+    tasks: str | Sequence[str] = (),
     tasks_limit: int | None = None,
     speed: bool = False,
     batch_tokens: int = 2048,

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from rectilinear.core.grams import Grams
 from rectilinear.core.moments import Moments
+from rectilinear.core.spans import chosen_layers
 from rectilinear.errors import TextError
 from rectilinear.models.stack import context_limit, decoder_stack, width
+from rectilinear.ops.pairs import SETS, widest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -22,13 +26,13 @@ TIMED = 4096  # rows of the product that is timed
 
 @dataclass(frozen=True)
 class Forecast:
-    """The size of a scan. layers; width: d of the stream; tokens: asked for, None where all are read.
+    """The size of a scan. layers, of them measured; width: d of the stream; tokens: asked for, None where all are read.
 
     tokens_per_d: tokens over width, of all tokens ("paper") and of those that the maps are fitted on ("heldout").
     window: the longest context, as it will be. batches: forward passes, if every document fills its windows; None
     where all tokens are read. weights_bytes: of the model in its precision `dtype`. moments_bytes: of what the scan
     keeps in any case; moments_bytes_most: with sink tokens in every layer. kept_bytes, kept_bytes_most: the same of the
-    files that are kept on disk, 0 where none are.
+    files that are kept on disk, 0 where none are. pairs_bytes: of the products of all positions, if spans are measured.
     """
 
     layers: int
@@ -43,6 +47,8 @@ class Forecast:
     moments_bytes_most: int
     kept_bytes: int = 0
     kept_bytes_most: int = 0
+    measured: int = 0
+    pairs_bytes: int = 0
 
 
 def forecast(
@@ -54,6 +60,9 @@ def forecast(
     submodules: bool = False,
     batch_tokens: int = 4096,
     layers_path: str | None = None,
+    layers: str | Iterable[int] | None = None,
+    pairs: bool = False,
+    pairs_memory: float = 4.0,
     keep_moments: bool = False,
 ) -> Forecast:
     """Return what `scan` with these options would take; `model` may be on the meta device (`models.load.skeleton`).
@@ -61,22 +70,24 @@ def forecast(
     Raises what `scan` would: ModelError where the decoder stack is not found, TextError for a bad option.
     """
     check_holdout(holdout)
-    layers, d = len(decoder_stack(model, layers_path)), width(model)
+    count, d = len(decoder_stack(model, layers_path)), width(model)
+    measured = chosen_layers(layers, count)
     budget, longest = budget_of(model, tokens), context(model, window)
-    pairs = layers * (1 + SUBMODULES * submodules)
+    fitted = len(measured) * (1 + SUBMODULES * submodules)
     group = _nbytes(Moments.empty(d, d, "meta"))
     linear_map = 4 * d * (d + 1) if holdout else 0  # float32, as a pair keeps it while it judges
-    outputs = _nbytes(Moments.empty(d, 0, "meta"))  # of the last layer
-    kept = pairs * (group + linear_map)
+    # Of a layer whose outputs are no measured layer's inputs, as the last one's.
+    outputs = sum(i + 1 not in measured for i in measured) * _nbytes(Moments.empty(d, 0, "meta"))
+    kept = fitted * (group + linear_map)
     # Of x^T x the lower triangle; apart for the tokens that fit and those that judge.
-    on_disk = keep_moments * layers * (2 if holdout else 1) * (group - 4 * d * (d - 1))
+    on_disk = keep_moments * count * (2 if holdout else 1) * (group - 4 * d * (d - 1))
     batches = per_d = None
     if budget is not None:
         fit = round(budget * (1 - holdout))
         batches = sum(_batches(part, longest, batch_tokens) for part in (fit, budget - fit))
         per_d = {"paper": round(budget / d, 3), "heldout": round(fit / d, 3)}
     return Forecast(
-        layers=layers,
+        layers=count,
         width=d,
         dtype=str(model.dtype).removeprefix("torch."),
         tokens=budget,
@@ -88,24 +99,69 @@ def forecast(
         moments_bytes_most=2 * kept + outputs,
         kept_bytes=on_disk,
         kept_bytes_most=2 * on_disk,
+        measured=len(measured),
+        pairs_bytes=SETS * Grams.blocks(count + 1, widest(count, d, pairs_memory)) * 8 * d * d if pairs else 0,
     )
 
 
-def least_seconds(model: PreTrainedModel, tokens: int, device: str, layers_path: str | None = None) -> float:
+def least_seconds(
+    model: PreTrainedModel,
+    tokens: int,
+    device: str,
+    layers_path: str | None = None,
+    layers: str | Iterable[int] | None = None,
+) -> float:
     """Return how long a scan of so many tokens takes at the least: its matrix products at the speed of one timed now.
 
     Counted are the layers' weights, two operations a token each, and three products of width d for the moments; reading
     weights, attention over the context, fits and the report come on top. `model` may be on the meta device.
     """
     stack, d = decoder_stack(model, layers_path), width(model)
-    weights = sum(weight.numel() for weight in stack.parameters())
+    measured = chosen_layers(layers, len(stack))
+    weights = sum(weight.numel() for layer in stack[: measured[-1] + 1] for weight in layer.parameters())
     rows, matrix = (torch.ones(n, d, dtype=model.dtype, device=device) for n in (TIMED, d))
     times = []
     for _ in range(5):
         started = time.perf_counter()
         float((rows @ matrix)[0, 0])  # a GPU has to be waited for
         times.append(time.perf_counter() - started)
-    return tokens * (2 * weights + 3 * len(stack) * d * d) / (2 * TIMED * d * d) * min(times)
+    return tokens * (2 * weights + 3 * len(measured) * d * d) / (2 * TIMED * d * d) * min(times)
+
+
+def bytes_by_device(
+    model: PreTrainedModel, told: Forecast, device: str, layers_path: str | None = None
+) -> dict[str, dict[str, int]]:
+    """Return the bytes of weights and of moments that each device would hold, those of the sinks included.
+
+    A layer's moments are where the layer is. For "balanced" the layers are dealt out as `load` would, from the memory
+    that the devices have free now. `model` may be on the meta device.
+    """
+    if device != "balanced":
+        return {device: {"weights": told.weights_bytes, "moments": told.moments_bytes_most + told.pairs_bytes}}
+    from accelerate import infer_auto_device_map
+    from accelerate.utils import get_balanced_memory
+
+    alone = getattr(model, "_no_split_modules", None)
+    alone = None if alone is None else sorted(alone)
+    memory = get_balanced_memory(model, dtype=model.dtype, no_split_module_classes=alone)
+    places = infer_auto_device_map(model, max_memory=memory, no_split_module_classes=alone, dtype=model.dtype)
+    stack = decoder_stack(model, layers_path)
+    name = next(name for name, module in model.named_modules() if module is stack)
+    found: dict[str, dict[str, int]] = {}
+    for weight, values in model.named_parameters():
+        held = found.setdefault(_place(weight, places), {"weights": 0, "moments": 0})
+        held["weights"] += values.numel() * values.element_size()
+    for layer in range(told.layers):
+        found[_place(f"{name}.{layer}", places)]["moments"] += told.moments_bytes_most // told.layers
+    found[_place(f"{name}.0", places)]["moments"] += told.pairs_bytes
+    return found
+
+
+def _place(name: str, places: dict[str, Any]) -> str:
+    """Return the device of a module or weight, by that of the longest name that it is in."""
+    within = max((key for key in places if not key or name == key or name.startswith(f"{key}.")), key=len)
+    place = places[within]
+    return f"cuda:{place}" if isinstance(place, int) else str(place)
 
 
 def check_holdout(holdout: float) -> None:

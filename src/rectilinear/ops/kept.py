@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from rectilinear.core.moments import Moments
 from rectilinear.errors import ResultError
 from rectilinear.ops.pair import Pair
 from rectilinear.results import MOMENTS, MOMENTS_DOCUMENT, SCHEMA
+from rectilinear.results.document import link_files
 
 KIND = "moments"
 PARTS, TOKENS = ("fit", "heldout"), ("ordinary", "sink")
@@ -53,6 +55,20 @@ class Keeper:
         if held:
             raise ResultError(f"expected a new or empty folder for the moments, got {folder}: choose another")
 
+    def copy(self, folder: Path) -> None:
+        """Give the groups of the first part, if they are written, a place in a new folder too; raises OSError."""
+        if self._parted:
+            link_files(self.folder, folder)
+
+    def take_up(self, folder: Path) -> None:
+        """Take over a folder made by `copy`; raises ResultError where that cannot be done."""
+        try:
+            shutil.rmtree(self.folder)
+            link_files(folder, self.folder)
+        except OSError as error:
+            raise ResultError(f"cannot keep moments in {self.folder}: {error.strerror or error}") from error
+        self._parted = True
+
     def fitted(self, pairs: Sequence[Pair]) -> None:
         """Write the groups of the first part, before anything held out is added to them."""
         self._parted = True
@@ -71,7 +87,7 @@ class Keeper:
             for layer, pair in enumerate(pairs):
                 for group, moments in _groups(pair, PARTS[1]):
                     before = self.folder / Group(PARTS[0], group.tokens).file(layer)
-                    late = moments.since(Moments.load(before)) if before.exists() else moments
+                    late = _since(moments, Moments.load(before)) if before.exists() else moments
                     if late.n:
                         late.save(self.folder / group.file(layer))
         facts = {name: provenance[name] for name in FACTS}
@@ -80,6 +96,11 @@ class Keeper:
             (self.folder / MOMENTS_DOCUMENT).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             raise ResultError(f"cannot keep moments in {self.folder}: {error.strerror or error}") from error
+
+
+def _since(moments: Moments, earlier: Moments) -> Moments:
+    """Return the moments of later rows; those of merged shards may be about other shifts than before."""
+    return moments.about(earlier.shift_x, earlier.shift_z).since(earlier)
 
 
 def _groups(pair: Pair, part: str) -> Iterator[tuple[Group, Moments]]:
@@ -107,12 +128,15 @@ class KeptMoments:
         files = {group: self.folder / group.file(layer) for group in GROUPS}
         return {group: Moments.load(file) for group, file in files.items() if file.exists()}
 
-    def ordinary(self, layer: int) -> Moments:
-        """Return the moments of all tokens of a layer that are no sinks."""
-        parts = [moments for group, moments in self.groups(layer).items() if group.tokens == "ordinary"]
-        if not parts:
+    def merged(self, layer: int) -> tuple[Moments, Moments | None]:
+        """Return the moments of all ordinary tokens of a layer, and of its sinks, None where it has none."""
+        found: dict[str, Moments] = {}
+        for group, moments in self.groups(layer).items():
+            known = found.get(group.tokens)
+            found[group.tokens] = moments if known is None else known.merge(moments)
+        if "ordinary" not in found:
             raise ResultError(f"expected the moments of layer {layer} in {self.folder}, got none; scan again")
-        return parts[0] if len(parts) == 1 else parts[0].merge(parts[1])
+        return found["ordinary"], found.get("sink")
 
     @classmethod
     def load(cls, folder: str | Path) -> KeptMoments:
@@ -130,5 +154,5 @@ class KeptMoments:
                 raise ResultError(f"expected moments of schema {SCHEMA} in {file}; scan again")
             facts = {name: document[name] for name in FACTS}
             return cls(place, document["layers"], facts, tuple(document["sink_thresholds"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
             raise ResultError(f"cannot read {file}: {error}; scan again") from error

@@ -5,7 +5,7 @@ Nothing here keeps activations: a batch's rows are used inside the hook and drop
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,12 +20,13 @@ from rectilinear.ops.kept import Keeper
 from rectilinear.ops.pair import Pair
 from rectilinear.ops.pairs import Spans
 from rectilinear.ops.passage import Kept
+from rectilinear.ops.sinks import NamedSinks
 
 CALIBRATION_TOKENS = 1024  # the sink threshold is frozen after the first batches that hold this many
 TRIGGERS = 20  # worst tokens kept per layer
 CONTEXT = 8  # tokens before each
-SAMPLE = 1024  # rows kept per layer for the intrinsic dimension
-NAMED_SINKS = 1000  # distinct (token, position) kinds counted per layer at most
+SAMPLE = 1024  # rows used per layer for the intrinsic dimension
+GEOMETRY = ("count", "ratio_sum", "cosine_sum", "cosine_squares")  # what adds up over tokens
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Rows:
     """The real tokens of one batch, pads left out, n of them in all.
 
     mask [b, w] or None where every place is real; token, position (in the window), document, offset (in the document)
-    [n]; block [n]: held-out bootstrap block, None while fitting.
+    [n]; block [n]: held-out bootstrap block, None while fitting. batch: its number in the whole scan.
     """
 
     mask: Tensor | None
@@ -42,6 +43,7 @@ class Rows:
     document: np.ndarray
     offset: np.ndarray
     block: Tensor | None
+    batch: int = 0
 
     def before(self, index: int) -> tuple[int, ...]:
         """Return up to CONTEXT tokens that stand before a row in its window."""
@@ -78,23 +80,34 @@ class Position:
         """Return the norm above which a token is massive: as it was fixed, or as it stands; 0 where none is known."""
         return self.threshold if self.threshold is not None else multiple * (self.norms.quantile(0.5) or 0.0)
 
+    def merge(self, other: Position) -> Position:
+        """Return the norms of both sets of tokens; the threshold is one."""
+        threshold = other.threshold if self.threshold is None else self.threshold
+        return Position(self.norms.merge(other.norms), threshold)
+
+
+Trigger = tuple[float, float, int, int, int, bool, tuple[int, ...]]  # error, relative error, token, place, sink, before
+
 
 @dataclass
 class Layer:
-    """Everything gathered about one layer."""
+    """Everything gathered about one layer.
+
+    outputs: moments of its ordinary outputs, as rows x; None where they are those of the next layer's inputs. sample:
+    some of them by the number of the batch [k, d].
+    """
 
     pair: Pair
+    outputs: Moments | None = None
     count: int = 0
     ratio_sum: float = 0.0
     cosine_sum: float = 0.0
     cosine_squares: float = 0.0
     errors: LogHistogram = field(default_factory=LogHistogram)
     carried: Carried = field(default_factory=Carried)
-    triggers: list[tuple[float, float, int, int, int, bool, tuple[int, ...]]] = field(default_factory=list)
-    sinks: Counter[tuple[int, int]] = field(default_factory=Counter)
-    sink_norms: dict[tuple[int, int], float] = field(default_factory=dict)
-    sink_count: int = 0
-    sample: list[Tensor] = field(default_factory=list)
+    triggers: list[Trigger] = field(default_factory=list)
+    sinks: NamedSinks = field(default_factory=NamedSinks)
+    sample: dict[int, Tensor] = field(default_factory=dict)
 
     def add_geometry(self, x_norm: Tensor, y_norm: Tensor, z_norm: Tensor) -> None:
         """Add norm ratios and cosines from the norms [n] of input, output and contribution."""
@@ -110,11 +123,8 @@ class Layer:
     def add_sinks(self, sinks: Tensor, y_norm: Tensor, rows: Rows) -> None:
         """Count and name the sink tokens."""
         for index in sinks.nonzero().flatten().tolist():
-            kind = (int(rows.token[index]), int(rows.position[index]))
-            self.sink_count += 1
-            if kind in self.sinks or len(self.sinks) < NAMED_SINKS:
-                self.sinks[kind] += 1
-                self.sink_norms[kind] = max(self.sink_norms.get(kind, 0.0), float(y_norm[index]))
+            token, position = int(rows.token[index]), int(rows.position[index])
+            self.sinks.add(token, position, float(y_norm[index]), (rows.batch, index))
 
     def add_errors(
         self, squared: Tensor, z_norm: Tensor, sinks: Tensor | None, rows: Rows, kinds: np.ndarray | None
@@ -134,6 +144,53 @@ class Layer:
             place = (int(rows.token[index]), int(rows.document[index]), int(rows.offset[index]))
             self.triggers.append((value, relative, *place, sink, rows.before(index)))
         self.triggers = sorted(self.triggers, reverse=True)[:TRIGGERS]
+
+    def add_sample(self, rows: Tensor, sinks: Tensor | None, most: int, seed: tuple[int, int]) -> None:
+        """Keep up to `most` ordinary rows [n, d] of each of the first batches; seed: a number and the batch's."""
+        if seed[1] * most >= SAMPLE or not most:
+            return
+        usable = np.arange(len(rows)) if sinks is None else (~sinks).nonzero().flatten().cpu().numpy()
+        # Each batch draws for itself: the same rows, whoever passes it through the model.
+        chosen = np.random.default_rng(seed).choice(usable, min(most, len(usable)), replace=False)
+        self.sample[seed[1]] = rows[torch.from_numpy(chosen).to(rows.device)].float().cpu()
+
+    def sampled(self) -> Tensor | None:
+        """Return the sample, SAMPLE rows at most, [k, d]; None where there is none."""
+        return torch.cat([self.sample[batch] for batch in sorted(self.sample)])[:SAMPLE] if self.sample else None
+
+    def merge_small_(self, triggers: list[Trigger], sinks: NamedSinks, sample: dict[int, Tensor]) -> None:
+        """Add the worst tokens, the sinks and the sample of other tokens."""
+        self.triggers = sorted(self.triggers + triggers, reverse=True)[:TRIGGERS]
+        self.sinks = self.sinks.merge(sinks)
+        self.sample = {**self.sample, **sample}
+
+    def merge(self, other: Layer) -> Layer:
+        """Return the layer as both sets of tokens show it."""
+        sums = {name: getattr(self, name) + getattr(other, name) for name in GEOMETRY}
+        outputs = None
+        if self.outputs is not None and other.outputs is not None:
+            outputs = self.outputs.merge(other.outputs)
+        both = Layer(
+            pair=self.pair.merge(other.pair),
+            outputs=outputs,
+            errors=self.errors.merge(other.errors),
+            carried=self.carried.merge(other.carried),
+            triggers=self.triggers,
+            sinks=self.sinks,
+            sample=self.sample,
+            **sums,
+        )
+        both.merge_small_(other.triggers, other.sinks, other.sample)
+        return both
+
+    def emptied(self) -> Layer:
+        """Return the layer as no tokens show it, with the shifts and maps of these."""
+        return Layer(self.pair.emptied(), None if self.outputs is None else self.outputs.emptied())
+
+    def to_(self, device: torch.device) -> None:
+        """Move the moments to where the rows come from; a state that was read is on the CPU."""
+        self.pair = self.pair.to(device)
+        self.outputs = None if self.outputs is None else self.outputs.to(device)
 
 
 def enter(position: int, stream: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
@@ -157,19 +214,28 @@ def enter(position: int, stream: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
 class Gatherer:
     """Receives every layer's input and output, batch by batch. `rows` must be set before each forward pass."""
 
-    def __init__(self, layers: int, *, sink_multiple: float, sample_per_batch: int, seed: int) -> None:
+    def __init__(
+        self,
+        layers: int,
+        *,
+        sink_multiple: float,
+        sample_per_batch: int,
+        seed: int,
+        measured: Sequence[int] | None = None,
+    ) -> None:
+        """layers: L; measured: those that are watched, all by default."""
+        self.measured = tuple(range(layers)) if measured is None else tuple(measured)
         self.positions = [Position() for _ in range(layers + 1)]
         self.layers: list[Layer | None] = [None] * layers
         self.rows: Rows
         self.sinks: Tensor | None = None  # of the layer that came last
-        self.outputs: Moments  # of the last layer's ordinary outputs, as rows x
         self.spans: Spans | None = None
         self.passage = Kept()
         self.keeper: Keeper | None = None
         self.kinds: Kinds | None = None
         self._multiple = sink_multiple
         self._sample_per_batch = sample_per_batch
-        self._random = np.random.default_rng(seed)
+        self._seed = seed
         self._kinds: np.ndarray | None = None  # of the batch's tokens
         self._below: tuple[Tensor, Tensor, Tensor, Tensor | None] | None = None
 
@@ -191,27 +257,43 @@ class Gatherer:
         self.sinks = sinks
         layer = self.layers[index]
         if layer is None:
-            layer = self.layers[index] = Layer(Pair(x_rows.shape[1], x_rows.device))
-            self.outputs = Moments.empty(y_rows.shape[1], 0, y_rows.device)
+            alone = index + 1 not in self.measured
+            outputs = Moments.empty(y_rows.shape[1], 0, y_rows.device) if alone else None
+            layer = self.layers[index] = Layer(Pair(x_rows.shape[1], x_rows.device), outputs)
+        elif layer.pair.device != x_rows.device:
+            layer.to_(x_rows.device)
         layer.add_geometry(x_norm, y_norm, z_norm)
         if sinks is not None:
             layer.add_sinks(sinks, y_norm, self.rows)
         if self.rows.block is not None:
             squared = layer.pair.judge(x_rows, z_rows, self.rows.block.to(x_rows.device), sinks)
-            if index == 0 and self.kinds is not None:
+            if index == self.measured[0] and self.kinds is not None:
                 self._kinds = self.kinds(self.rows.token)
             layer.add_errors(squared, z_norm, sinks, self.rows, self._kinds)
             self.passage.take(self.rows, squared, z_norm, sinks)
         layer.pair.update(x_rows, z_rows, sinks)
         if self.spans is not None:
             self.spans.take(index, x_rows, y_rows, sinks, heldout=self.rows.block is not None)
-        if index == len(self.layers) - 1:
-            self.outputs.update(y_rows, y_rows[:, :0], leave_out=sinks)
-        self._sample(layer, y_rows, sinks)
+        if layer.outputs is not None:
+            layer.outputs.update(y_rows, y_rows[:, :0], leave_out=sinks)
+        layer.add_sample(y_rows, sinks, self._sample_per_batch, (self._seed, self.rows.batch))
 
     def pairs(self) -> list[Pair]:
         """Return the (x, z) pair of every layer."""
         return [layer.pair for layer in self.layers if layer is not None]
+
+    def fix_thresholds(self) -> None:
+        """Let what counts as a sink stay, where so few tokens have come that nothing has decided it yet."""
+        for position in self.positions:
+            position.threshold = position.limit(self._multiple)
+
+    def empty_(self) -> None:
+        """Forget all tokens, and keep what must not depend on which of them come: shifts, thresholds and maps."""
+        self.positions = [Position(threshold=position.threshold) for position in self.positions]
+        self.layers = [None if layer is None else layer.emptied() for layer in self.layers]
+        self.passage = Kept()
+        if self.spans is not None:
+            self.spans.empty_()
 
     def running_score(self) -> float | None:
         """Return the mean held-out score so far, None while fitting."""
@@ -224,12 +306,3 @@ class Gatherer:
     def _enter(self, position: int, stream: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         rows, norms = enter(position, stream, self.rows)
         return rows, norms, self.positions[position].sinks(norms, self._multiple)
-
-    def _sample(self, layer: Layer, y_rows: Tensor, sinks: Tensor | None) -> None:
-        taken = sum(len(s) for s in layer.sample)
-        want = min(self._sample_per_batch, SAMPLE - taken)
-        if want <= 0:
-            return
-        usable = np.arange(len(y_rows)) if sinks is None else (~sinks).nonzero().flatten().cpu().numpy()
-        chosen = self._random.choice(usable, min(want, len(usable)), replace=False)
-        layer.sample.append(y_rows[torch.from_numpy(chosen).to(y_rows.device)].float().cpu())

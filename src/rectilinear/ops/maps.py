@@ -1,9 +1,10 @@
-"""Affine maps of ordinary tokens: each layer's own, and from each position of the stream to its end."""
+"""Affine maps: of each layer, for ordinary tokens and for all, and from each position of the stream to its end."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -22,14 +23,14 @@ from rectilinear.models.stack import decoder_stack, watch, width
 from rectilinear.ops.forecast import context
 from rectilinear.ops.kept import KeptMoments
 from rectilinear.ops.layers import Position, Rows, enter
-from rectilinear.ops.scan import rows_of, run_batch
+from rectilinear.ops.passes import rows_of, run_batch
 from rectilinear.results import MOMENTS, SCHEMA
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 FILE, HEADER, KIND = "maps.safetensors", "rectilinear", "maps"
-KINDS = ("layer", "lens")
+KINDS = ("layer", "lens", "every")
 SCAN = "result.json"
 
 
@@ -37,14 +38,16 @@ SCAN = "result.json"
 class Maps:
     """The maps of one model of L layers, float32 on the CPU.
 
-    layer: from a layer's input to what it adds, L of them. lens: from position i of the stream to what comes to it up
-    to position L, i from 0 to L - 1. thresholds: norm above which a token is massive, at each of the L + 1 positions.
+    layer: from a layer's input to what it adds, L of them; of ordinary tokens, as is lens: from position i of the
+    stream to what comes to it up to position L, i from 0 to L - 1. every: as layer, but of all tokens, sinks too: what
+    can stand in for a layer. thresholds: norm above which a token is massive, at each of the L + 1 positions.
     facts: model, fingerprint, tokenizer_fingerprint, text, tokens, documents, window, sink_multiple, d, and lens:
     "fitted" in closed form, or "composed" of the layers' maps in turn.
     """
 
     layer: tuple[AffineMap, ...]
     lens: tuple[AffineMap, ...]
+    every: tuple[AffineMap, ...]
     thresholds: tuple[float, ...]
     facts: dict[str, Any]
 
@@ -69,13 +72,16 @@ class Maps:
         """
         from safetensors.torch import save
 
+        maps = {f"{kind}.{i}": one for kind in KINDS for i, one in enumerate(getattr(self, kind))}
+        # Without sinks in a layer both maps are one: it is written once.
+        alike = [i for i, one in enumerate(self.every) if one is self.layer[i]]
         tensors = {
-            f"{kind}.{i}.{name}": getattr(one, name).contiguous()
-            for kind in KINDS
-            for i, one in enumerate(getattr(self, kind))
+            f"{key}.{name}": getattr(one, name).contiguous()
+            for key, one in maps.items()
+            if key not in {f"every.{i}" for i in alike}
             for name in ("weight", "bias")
         }
-        header = {"schema": SCHEMA, "kind": KIND, **self.facts, "sink_thresholds": self.thresholds}
+        header = {"schema": SCHEMA, "kind": KIND, **self.facts, "sink_thresholds": self.thresholds, "no_sinks": alike}
         path = Path(folder) / FILE
         part = path.with_name(FILE + ".part")
         try:
@@ -91,47 +97,69 @@ class Maps:
 
         Raises ResultError where there are none, or where they are damaged or of another kind.
         """
-        from safetensors import SafetensorError, safe_open
-
-        path = Path(folder) / FILE
-        if (Path(folder) / MOMENTS).is_dir() or (Path(folder) / SCAN).is_file():
+        if _of_a_scan(folder):
             return cls.of(KeptMoments.load(folder))
-        if not path.is_file():
-            raise ResultError(
-                f"expected a folder written by `rectilinear tokens`, or by `rectilinear scan --keep-moments`, got "
-                f"{folder}: no {FILE} there"
-            )
-        try:
-            with safe_open(path, "pt") as file:
-                header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
-                if header.pop("schema", None) != SCHEMA or header.pop("kind", None) != KIND:
-                    raise ResultError(f"expected maps of schema {SCHEMA} in {path}; fit them again without --maps")
-                thresholds = tuple(header.pop("sink_thresholds"))
-                layer, lens = (
-                    tuple(
-                        AffineMap(file.get_tensor(f"{kind}.{i}.weight"), file.get_tensor(f"{kind}.{i}.bias"))
-                        for i in range(len(thresholds) - 1)
-                    )
-                    for kind in KINDS
-                )
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise ResultError(f"cannot read {path}: {error}; fit them again without --maps") from error
-        return cls(layer, lens, thresholds, header)
+        with _opened(folder) as (file, header):
+            thresholds = tuple(header.pop("sink_thresholds"))
+            count, alike = len(thresholds) - 1, set(header.pop("no_sinks"))
+
+            def read(kind: str, i: int) -> AffineMap:
+                return AffineMap(file.get_tensor(f"{kind}.{i}.weight"), file.get_tensor(f"{kind}.{i}.bias"))
+
+            layer, lens = (tuple(read(kind, i) for i in range(count)) for kind in KINDS[:2])
+            every = tuple(layer[i] if i in alike else read("every", i) for i in range(count))
+        return cls(layer, lens, every, thresholds, header)
 
     @classmethod
     def of(cls, kept: KeptMoments) -> Maps:
-        """Fit the maps of all ordinary tokens of a scan; those of the lens are the layers' maps in turn.
+        """Fit the maps on all that a scan has read; those of the lens are the layers' maps in turn.
 
         Raises ResultError where moments are missing or damaged.
         """
-        layer = [fit(kept.ordinary(index)) for index in range(kept.layers)]
-        ends = list(accumulate(reversed(layer), lambda then, first: in_turn(first, then)))[::-1]
-        return cls(
-            tuple(_columns(one, slice(None)) for one in layer),
-            tuple(_columns(one, slice(None)) for one in ends),
-            kept.thresholds,
-            {**kept.facts, "lens": "composed"},
+        exact: list[AffineMap] = []
+        layer: list[AffineMap] = []
+        every: list[AffineMap] = []
+        for index in range(kept.layers):
+            ordinary, sink = kept.merged(index)
+            exact.append(fit(ordinary))
+            layer.append(_columns(exact[-1], slice(None)))
+            every.append(layer[-1] if sink is None else _columns(fit(ordinary.merge(sink)), slice(None)))
+        ends = list(accumulate(reversed(exact), lambda then, first: in_turn(first, then)))[::-1]
+        lens = tuple(_columns(one, slice(None)) for one in ends)
+        return cls(tuple(layer), lens, tuple(every), kept.thresholds, {**kept.facts, "lens": "composed"})
+
+
+def facts_in(folder: str | Path) -> dict[str, Any]:
+    """Return the facts of the maps that `Maps.load` would give, without reading them; raises as it does."""
+    if _of_a_scan(folder):
+        return KeptMoments.load(folder).facts
+    with _opened(folder) as (_, header):
+        return header
+
+
+def _of_a_scan(folder: str | Path) -> bool:
+    return (Path(folder) / MOMENTS).is_dir() or (Path(folder) / SCAN).is_file()
+
+
+@contextmanager
+def _opened(folder: str | Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Give the file of saved maps and its header; raises ResultError for what is missing or damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(folder) / FILE
+    if not path.is_file():
+        raise ResultError(
+            f"expected a folder written by `rectilinear tokens` or by `rectilinear scan --keep-moments`, got {folder}: "
+            f"no {FILE} there"
         )
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+            if header.pop("schema", None) != SCHEMA or header.pop("kind", None) != KIND:
+                raise ResultError(f"expected maps of schema {SCHEMA} in {path}; fit them again without --maps")
+            yield file, header
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise ResultError(f"cannot read {path}: {error}; fit them again without --maps") from error
 
 
 def fit_maps(
@@ -149,8 +177,8 @@ def fit_maps(
 ) -> Maps:
     """Fit all maps of `model` in one pass over the first `tokens` tokens of `texts` (None: all).
 
-    Sink tokens, by the scan's rule, are left out: a map is that of ordinary tokens. The streams of one batch, at all
-    positions, are held at a time, and moments of 3 d^2 float64 a layer. `provenance` entries are added to the facts.
+    Sink tokens, by the scan's rule, are kept apart. The streams of one batch, at all positions, are held at a time, and
+    moments of 3 d^2 float64 a layer, twice that where there are sinks. `provenance` entries are added to the facts.
     `on_progress` is told the tokens done and their number.
 
     Raises TextError for text too short or empty, ModelError where the decoder stack is not found, NonFiniteError for
@@ -170,6 +198,11 @@ def fit_maps(
                 on_progress(done, pieces.tokens)
     d = width(model)
     fitted = [fit(moments) for moments in streams.moments]
+    layer = tuple(_columns(one, slice(None, d)) for one in fitted)
+    every = tuple(
+        layer[i] if sinks is None else _columns(fit(streams.moments[i].merge(sinks)), slice(None, d))
+        for i, sinks in enumerate(streams.sinks)
+    )
     facts = {
         "model": model_id(model),
         "fingerprint": fingerprint(model),
@@ -183,8 +216,9 @@ def fit_maps(
         "lens": "fitted",
     }
     return Maps(
-        tuple(_columns(one, slice(None, d)) for one in fitted),
+        layer,
         tuple(_columns(one, slice(d, None)) for one in fitted),
+        every,
         tuple(position.limit(sink_multiple) for position in streams.positions),
         {**facts, **(provenance or {})},
     )
@@ -206,12 +240,13 @@ class _Streams:
     """Holds one batch's stream at all positions, and the moments of every layer. `rows` is set before each pass.
 
     A layer's moments are those of its input x and, side by side, of y - x and x_L - x: both maps share x^T x, which
-    is the most of the work.
+    is the most of the work. `sinks`: the same of its sinks, None where it has none.
     """
 
     def __init__(self, layers: int, sink_multiple: float) -> None:
         self.positions = [Position() for _ in range(layers + 1)]
         self.moments: list[Moments] = []
+        self.sinks: list[Moments | None] = [None] * layers
         self.rows: Rows
         self._multiple = sink_multiple
         self._layers: list[tuple[_Entered, _Entered]] = []
@@ -233,7 +268,12 @@ class _Streams:
             if index == len(self.moments):
                 self.moments.append(Moments.empty(rows.shape[1], z.shape[1], rows.device))
             massive = [e.sinks.to(rows.device) for e in (x, y, last) if e.sinks is not None]
-            self.moments[index].update(rows, z, leave_out=torch.stack(massive).any(0) if massive else None)
+            apart = torch.stack(massive).any(0) if massive else None
+            self.moments[index].update(rows, z, leave_out=apart)
+            if apart is not None:
+                held = self.sinks[index] or Moments.empty(rows.shape[1], z.shape[1], rows.device)
+                held.update(rows[apart], z[apart], exact=True)
+                self.sinks[index] = held
         self._layers, self._below = [], None
 
     def _entered(self, position: int, stream: Tensor) -> _Entered:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from rectilinear.core.moments import Moments
 from rectilinear.results import Score
 
 Judged = tuple[float | None, float | None, float | None]  # a score and its interval
+JUDGED = ("errors", "totals_y", "totals_z")  # what adds up over rows
 
 
 @dataclass
@@ -21,9 +24,10 @@ class HeldOut:
 
     errors, totals_y, totals_z: [blocks]; totals are about `center`, the means [d] of y and z over the fit rows.
     fitted: n and sums of the fit rows, from which with those of all rows the held-out rows' own means follow.
+    map: None where judging is over.
     """
 
-    map: AffineMap
+    map: AffineMap | None
     center: tuple[Tensor, Tensor]
     fitted: tuple[int, Tensor, Tensor]
     errors: Tensor
@@ -46,11 +50,47 @@ class HeldOut:
         self, x: Tensor, z: Tensor, totals: tuple[Tensor, Tensor], block: Tensor, leave_out: Tensor | None
     ) -> Tensor:
         """Judge rows x, z [n, d] of the document blocks [n], `totals` as above; return the squared errors [n]."""
+        assert self.map is not None
         errors = _row_squares(self.map(x).sub_(z))
         for sums, values in zip((self.errors, self.totals_y, self.totals_z), (errors, *totals), strict=True):
             counted = values if leave_out is None else values.masked_fill(leave_out, 0)
             sums.index_add_(0, block, counted.double())
         return errors
+
+    def merge(self, other: HeldOut) -> HeldOut:
+        """Return the errors on both sets of rows, judged by the same map."""
+        return self._judged({name: getattr(self, name) + getattr(other, name) for name in JUDGED})
+
+    def branch(self) -> HeldOut:
+        """Return the same errors, to be added to on their own."""
+        return self._judged({name: getattr(self, name).clone() for name in JUDGED})
+
+    def emptied(self) -> HeldOut:
+        """Return the same map with no rows judged."""
+        return self._judged({name: torch.zeros_like(getattr(self, name)) for name in JUDGED})
+
+    def _judged(self, sums: dict[str, Any]) -> HeldOut:
+        return replace(self, **sums)
+
+    def to(self, device: torch.device) -> HeldOut:
+        """Return the same on another device."""
+        return HeldOut.from_tensors({name: tensor.to(device) for name, tensor in self.to_tensors().items()})
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return the state as named tensors, ready for safetensors; the map, where there is one, as weight and bias."""
+        n, sum_y, sum_z = self.fitted
+        fitted = {"fitted": torch.tensor(n), "sum_y": sum_y, "sum_z": sum_z}
+        center = {"center_y": self.center[0], "center_z": self.center[1]}
+        weights = {} if self.map is None else {"weight": self.map.weight, "bias": self.map.bias}
+        return {**fitted, **center, **weights, **{name: getattr(self, name) for name in JUDGED}}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> HeldOut:
+        """Rebuild from `to_tensors`; raises KeyError where a part is missing."""
+        known = AffineMap(tensors["weight"], tensors["bias"]) if "weight" in tensors else None
+        center, fitted = (tensors["center_y"], tensors["center_z"]), int(tensors["fitted"])
+        sums = (fitted, tensors["sum_y"], tensors["sum_z"])
+        return cls(known, center, sums, *(tensors[name] for name in JUDGED))
 
     def score(self, every: Moments, residual: bool, seed: int) -> Judged:
         """Return the score on held-out rows about their own mean, and its 95 % interval over documents.
@@ -70,6 +110,14 @@ class HeldOut:
             return None, None, None
         low, high = ratio_interval(self.errors, totals, scale=about_own / about_fit, seed=seed)
         return ratio(float(self.errors.sum()), about_own), low, high
+
+
+GROUPS: dict[str, Any] = {
+    "ordinary": Moments,
+    "sink": Moments,
+    "heldout": HeldOut,
+    "heldout_ordinary": HeldOut,
+}  # of a pair
 
 
 @dataclass
@@ -114,11 +162,50 @@ class Pair:
         assert self.heldout is not None
         if sinks is not None and self.heldout_ordinary is None:
             # The first sinks come in the held-out part: up to here both maps had the same rows.
-            self.heldout_ordinary = _branch(self.heldout)
+            self.heldout_ordinary = self.heldout.branch()
         totals = self.heldout.totals(x, z)
         if self.heldout_ordinary is not None:
             self.heldout_ordinary.update(x, z, totals, block, sinks)
         return self.heldout.update(x, z, totals, block, None)
+
+    def merge(self, other: Pair) -> Pair:
+        """Return the pair of both sets of rows; what was judged, was by the same maps."""
+        both = Pair(self.d, self.device)
+        both.ordinary = self.ordinary.merge(other.ordinary)
+        both.sink = _merged(self.sink, other.sink)
+        if self.heldout is None or other.heldout is None:
+            judged = self if other.heldout is None else other
+            both.heldout, both.heldout_ordinary = judged.heldout, judged.heldout_ordinary
+            return both
+        both.heldout = self.heldout.merge(other.heldout)
+        if self.heldout_ordinary is not None or other.heldout_ordinary is not None:
+            # Where one of them saw no sinks, both of its maps had the same rows.
+            mine, theirs = (pair.heldout_ordinary or pair.heldout for pair in (self, other))
+            assert mine is not None and theirs is not None
+            both.heldout_ordinary = mine.merge(theirs)
+        return both
+
+    def emptied(self) -> Pair:
+        """Return the pair of no rows, with the shifts and maps of these."""
+        return self._each(lambda group: group.emptied(), self.device)
+
+    def forget_maps_(self) -> None:
+        """Drop the maps: judging is over."""
+        for name in ("heldout", "heldout_ordinary"):
+            held = getattr(self, name)
+            setattr(self, name, None if held is None else replace(held, map=None))
+
+    def to(self, device: torch.device) -> Pair:
+        """Return the pair on another device."""
+        return self._each(lambda group: group.to(device), device)
+
+    def _each(self, made: Callable[[Any], Any], device: torch.device) -> Pair:
+        """Return the pair of what is made of each group that there is."""
+        pair = Pair(self.d, device)
+        for name in GROUPS:
+            group = getattr(self, name)
+            setattr(pair, name, None if group is None else made(group))
+        return pair
 
     def score(self, seed: int, every: Moments | None = None) -> tuple[Score, Score]:
         """Return the score and the increment score of everything seen; `every` where it has been merged already."""
@@ -136,9 +223,8 @@ class Pair:
         return out[0], out[1]
 
 
-def _branch(source: HeldOut) -> HeldOut:
-    sums = ("errors", "totals_y", "totals_z")
-    return replace(source, **{name: getattr(source, name).clone() for name in sums})
+def _merged(a: Moments | None, b: Moments | None) -> Moments | None:
+    return a.merge(b) if a is not None and b is not None else a or b
 
 
 def _row_squares(rows: Tensor) -> Tensor:

@@ -43,9 +43,25 @@ class Spans:
             self.fitted, self.heldout = (
                 Grams(*size, width=self.width, device=self._rows[0].device) for _ in range(SETS)
             )
+        if heldout and not self.heldout.n:
+            self.heldout = self.fitted.emptied()  # one shift for all tokens: shards can then be added up
         kept = self._rows if self._sinks is None else [rows[~self._sinks] for rows in self._rows]
         (self.heldout if heldout else self.fitted).update([rows.to(self._rows[0].device) for rows in kept])
         self._rows = []
+
+    def merge_(self, other: Spans) -> None:
+        """Add what another one has gathered from other tokens."""
+        for name in ("fitted", "heldout"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine is None or theirs is None:
+                setattr(self, name, mine or theirs)
+            else:
+                mine.merge_(theirs)
+
+    def empty_(self) -> None:
+        """Forget all tokens, and keep the shifts."""
+        if self.fitted is not None:
+            self.fitted, self.heldout = self.fitted.emptied(), self.fitted.emptied()
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return scores on held-out tokens of the maps of each span, [first layer, last layer], NaN where not measured.

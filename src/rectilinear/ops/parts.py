@@ -2,35 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from rectilinear.ops.layers import Gatherer
 from rectilinear.ops.pair import Pair
 
+NAMES = ("attention", "mlp")
+
+
+@dataclass
+class Part:
+    """One submodule of one layer. ratio_sum: of `count` norm ratios."""
+
+    pair: Pair
+    ratio_sum: float = 0.0
+    count: int = 0
+
+    def merge(self, other: Part) -> Part:
+        """Return the part as both sets of tokens show it."""
+        return Part(self.pair.merge(other.pair), self.ratio_sum + other.ratio_sum, self.count + other.count)
+
 
 class Submodules:
     """One pair per layer and submodule: attention on the layer's input, MLP on the stream it reads."""
 
-    def __init__(self, gatherer: Gatherer) -> None:
-        self.pairs: dict[tuple[int, str], Pair] = {}
-        self.ratios: dict[tuple[int, str], list[float]] = {}
-        self.exact: dict[int, bool] = {}
+    def __init__(self, gatherer: Gatherer, kinds: Sequence[str] = ()) -> None:
+        """kinds: the names of the layers' classes, to tell of those that have no submodules."""
+        self.kinds = tuple(kinds)
+        self.parts: dict[tuple[int, str], Part] = {}
         self._gatherer = gatherer
 
     def on_parts(self, index: int, x: Tensor, a: Tensor, h: Tensor, m: Tensor, exact: bool) -> None:
         """Take in a layer's input x, attention's contribution a, the MLP's input stream h and contribution m."""
+        if index not in self._gatherer.measured:
+            return
         rows, sinks = self._gatherer.rows, self._gatherer.sinks
-        self.exact[index] = exact
-        for name, source, contribution in (("attention", x, a), ("mlp", h, m)):
+        for name, source, contribution in zip(NAMES, (x, h), (a, m), strict=True):
             x_rows, z_rows = rows.of(source), rows.of(contribution)
-            key = (index, name)
-            if key not in self.pairs:
-                self.pairs[key] = Pair(x_rows.shape[1], x_rows.device)
-                self.ratios[key] = [0.0, 0.0]
-            pair = self.pairs[key]
+            if (index, name) not in self.parts:
+                self.parts[index, name] = Part(Pair(x_rows.shape[1], x_rows.device))
+            part = self.parts[index, name]
+            if part.pair.device != x_rows.device:
+                part.pair = part.pair.to(x_rows.device)
             if rows.block is not None:
-                pair.judge(x_rows, z_rows, rows.block.to(x_rows.device), sinks)
-            pair.update(x_rows, z_rows, sinks)
+                part.pair.judge(x_rows, z_rows, rows.block.to(x_rows.device), sinks)
+            part.pair.update(x_rows, z_rows, sinks)
             after = (x_rows + z_rows).norm(dim=1).clamp(min=1e-30)
-            self.ratios[key][0] += float((z_rows.norm(dim=1) / after).sum())
-            self.ratios[key][1] += len(after)
+            part.ratio_sum += float((z_rows.norm(dim=1) / after).sum())
+            part.count += len(after)
+
+    def pairs(self) -> list[Pair]:
+        """Return the pair of every submodule."""
+        return [part.pair for part in self.parts.values()]
+
+    def merge_(self, key: tuple[int, str], other: Part) -> None:
+        """Add what another one has gathered of a layer's submodule from other tokens."""
+        self.parts[key] = self.parts[key].merge(other) if key in self.parts else other
+
+    def empty_(self) -> None:
+        """Forget all tokens, and keep shifts and maps."""
+        self.parts = {key: Part(part.pair.emptied()) for key, part in self.parts.items()}

@@ -28,6 +28,7 @@ from rectilinear.ops.progress import OnProgress, Progress
 from rectilinear.ops.provenance import model_facts, run_facts
 from rectilinear.ops.training.budget import Books
 from rectilinear.ops.training.loop import TENTHS
+from rectilinear.ops.training.saving import last_checkpoint
 from rectilinear.results import HealPoint, PretrainResult, TrainPoint, thinned
 from rectilinear.results.pretraining import DOCUMENT, RECIPE, check_out
 
@@ -145,12 +146,6 @@ def _checkpoint(folder: Path, digest: str) -> str:
     return str(last)
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """Return the last checkpoint that was written to its end, None where there is none."""
-    whole = [state.parent for state in folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}")]  # which is written last
-    return max(whole, key=lambda path: int(path.name.partition("-")[2]), default=None)
-
-
 def _start(folder: Path, recipe: Recipe) -> None:
     """Clear the folder of an earlier run, and write the recipe."""
     try:
@@ -159,6 +154,7 @@ def _start(folder: Path, recipe: Recipe) -> None:
         folder.mkdir(parents=True)
         (folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
     except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
         raise ResultError(f"cannot write {folder}: {error.strerror or error}") from error
 
 

@@ -11,7 +11,8 @@ from rectilinear.core.moments import Moments
 from rectilinear.errors import TextError
 from rectilinear.ops.layers import Gatherer
 from rectilinear.ops.pair import Pair
-from rectilinear.ops.scan import Progress, scan
+from rectilinear.ops.passes import Progress
+from rectilinear.ops.scan import scan
 from rectilinear.results import ScanResult, Score, TextsResult
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def _judged(
         return _own(home.score, ordinary), _own(home.increment, ordinary)
     pair, other = pairs[source][layer], pairs[target][layer]
     fitted = pair.heldout_ordinary if ordinary and pair.heldout_ordinary is not None else pair.heldout
-    assert fitted is not None  # something was held out
+    assert fitted is not None and fitted.map is not None  # something was held out
     moments = other.ordinary if ordinary else every[target][layer]
     error = error_of(AffineMap(fitted.map.weight.double(), fitted.map.bias.double()), moments)
     return ratio(error, float(moments.syy)), ratio(error, float(moments.szz))

@@ -17,11 +17,11 @@ from rectilinear.models.mode import eval_mode
 from rectilinear.models.runner import Runner
 from rectilinear.models.stack import context_limit, decoder_stack, forward, watch
 from rectilinear.ops.carriers import token_text
+from rectilinear.ops.conclude import TRUSTED_TOKENS_PER_D
 from rectilinear.ops.kept import MODEL_FACTS
 from rectilinear.ops.lens import Said
 from rectilinear.ops.maps import Maps
 from rectilinear.ops.provenance import model_facts, run_facts
-from rectilinear.ops.scan import TRUSTED_TOKENS_PER_D
 from rectilinear.results import Guess, TokenResult, TokensResult
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from rectilinear.models.checkpoints import Checkpoint, find_checkpoints
 from rectilinear.models.load import check_found, device_of, load, load_tokenizer, skeleton
 from rectilinear.models.stack import decoder_stack, width
 from rectilinear.ops.forecast import Forecast, check_holdout, forecast, least_seconds
+from rectilinear.ops.passes import Progress as ScanProgress
 from rectilinear.ops.provenance import run_facts
-from rectilinear.ops.scan import Progress as ScanProgress
 from rectilinear.ops.scan import cut_for, scan
 from rectilinear.results import LayerScores, ScanResult, Score, TracePoint, TraceResult, mean
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from rectilinear.report.shapes import (
     WIDTH,
     Area,
     Drawing,
+    Hit,
     Line,
     Points,
     Text,
@@ -72,6 +74,9 @@ def carrier_map(result: ScanResult) -> Drawing:
         drawing.shapes.extend(_cells(by_token[row.name], across, middle + LINE_HEIGHT * at))
     drawing.shapes.append(Line([((left, bottom), (RIGHT, bottom))], SOFT))
     drawing.shapes.extend(bottom_axis(across, bottom, across.ticks(16, whole=True), "layer"))
+    edges = across(np.array([*layers, layers[-1] + 1]) - 0.5).tolist()
+    for at, (start, end) in enumerate(pairwise(edges)):
+        drawing.hits.append(Hit(start, top, end, bottom, at, f"layer {layers[at]}"))
     return drawing
 
 
@@ -104,7 +109,7 @@ def _cells(found: dict[int, float], across: Scale, top: float) -> Iterable[Area]
     for layer, share in found.items():
         reached = [shade for least, shade in STEPS.items() if share >= least]
         if reached:
-            start = across.start + wide * (layer - across.low)
+            start = across.start + wide * (layer - 0.5 - across.low)
             cells.setdefault(reached[-1], []).append(box(start, top, start + wide, top + LINE_HEIGHT))
     for shade, shapes in sorted(cells.items()):
         yield Area(shapes, BLUE, shade, crisp=True)
@@ -112,8 +117,10 @@ def _cells(found: dict[int, float], across: Scale, top: float) -> Iterable[Area]
 
 def _key(y: float) -> Iterable[Area | Text]:
     """Yield the shades, at the right of a title on the baseline y, and where each begins."""
-    x = RIGHT - 58.0 * len(STEPS)
-    for least, shade in STEPS.items():
-        yield Area([box(x, y - 11, x + 14, y + 2)], BLUE, shade, crisp=True)
-        yield Text(x + 18, y, f"{100 * least:g} %")
-        x += 58
+    x = RIGHT
+    for least, shade in reversed(STEPS.items()):
+        label = f"{100 * least:g} %"
+        x -= reach(label)
+        yield Text(x, y, label)
+        yield Area([box(x - 18, y - 11, x - 4, y + 2)], BLUE, shade, crisp=True)
+        x -= 34

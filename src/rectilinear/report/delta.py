@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Group, RenderableType
@@ -56,12 +57,12 @@ def render_delta(result: DeltaResult, folder: Path, *, png: bool = False) -> Non
 def _draw(result: DeltaResult, folder: Path, *, png: bool) -> None:
     figures = {"delta": delta_figure(result)}
     write_figures(figures, folder / PLOTS, png=png)
-    (folder / TABLE).write_text(delta_csv(result), encoding="utf-8")
+    (folder / TABLE).write_text(table_csv(delta_rows(result)), encoding="utf-8")
     (folder / PAGE).write_text(delta_page(result, figures), encoding="utf-8")
 
 
-def delta_csv(result: DeltaResult) -> str:
-    """Return one line a layer, with columns like `increment_heldout_delta`."""
+def delta_rows(result: DeltaResult) -> list[dict[str, Any]]:
+    """Return one row a layer, with columns like `increment_heldout_delta`."""
     rows = []
     for layer in result.layers:
         parts = {name: asdict(getattr(layer, name)) for name in ("score", "increment")}
@@ -72,20 +73,24 @@ def delta_csv(result: DeltaResult) -> str:
             for part, value in change.items()
         }
         rows.append({"layer": layer.layer, **cells})
-    return table_csv(rows)
+    return rows
 
 
 def delta_figure(result: DeltaResult) -> Drawing:
-    """Draw both models' curves, increment score first, and below each the change with its interval."""
+    """Draw both models' curves, increment score first, and below each the change with its interval.
+
+    Ordinary tokens are left out where they are all tokens: their curve would hide the other.
+    """
     x = np.array([layer.layer for layer in result.layers])
     panels, zero = [], Curve(x, np.zeros(len(x)), SOFT, marker="")
     for name, title in TITLES.items():
         changes: list[Changes] = [getattr(layer, name) for layer in result.layers]
-        curves = [curve for kind in COLOURS for curve in _pair(x, changes, kind)]
+        kinds = [kind for kind in COLOURS if kind == "heldout" or any(one.ordinary != one.heldout for one in changes)]
+        curves = [curve for kind in kinds for curve in _pair(x, changes, kind)]
         moved = x[[change.heldout.moved for change in changes]]
         marks = Curve(moved, moved, RED, "held-out change is more than noise", marker="diamond", lined=False)
         panels.append(Panel(title, curves, score_limits([curve.y for curve in curves])))
-        gaps = [zero, *(_gap(x, changes, kind) for kind in COLOURS)]
+        gaps = [zero, *(_gap(x, changes, kind) for kind in kinds)]
         panels.append(Panel("Its change, after − before, 95 % interval", gaps, marks=marks))
     return stacked(panels, "layer", (x[0] - 0.5, x[-1] + 0.5), 170, legend=[*panels[0].curves, marks])
 

@@ -27,7 +27,7 @@ LABELS = {"paper": "paper, in-sample", "heldout": "held-out", "ordinary": "ordin
 TITLES = {"increment": "Change of the increment score", "score": "Change of the score"}
 COLOURS = {"paper": SOFT, "heldout": BLUE, "ordinary": ORANGE}
 MARKERS = {"paper": "", "heldout": "dot", "ordinary": "square"}
-WIDE = 20  # of the small curve of losses
+WIDE = 12  # of the small curve of losses
 
 
 def save_finetune(result: FinetuneResult, out: Path, *, force: bool = False) -> Path:
@@ -130,7 +130,7 @@ def finetune_figure(result: FinetuneResult) -> Drawing:
             mean, std = (values_of(getattr(spread, part) for spread in spreads) for part in ("mean", "std"))
             dash = DASHED if kind == "paper" else ()
             curves.append(Curve(x, mean, COLOURS[kind], label, MARKERS[kind], dash, (mean - std, mean + std)))
-        panels.append(Panel(f"{title}, after − before, mean ± standard deviation over seeds", [zero, *curves]))
+        panels.append(Panel(title, [zero, *curves]))
     return stacked(panels, "layer", (x[0] - 0.5, x[-1] + 0.5), 240, legend=curves)
 
 
@@ -140,7 +140,7 @@ def finetune_table(result: FinetuneResult) -> RenderableType:
     changes = _table("mean over layers", *LABELS.values())
     for name, title in TITLES.items():
         changes.add_row(title, *(plus_minus(result.change(name, kind)) for kind in LABELS))
-    seeds = _table("seed", "accuracy before", "after", "held-out", "95 %", "ordinary", "loss")
+    seeds = _table("seed", "before", "after", "held-out", "95 %", "ordinary", "loss")
     for seed in result.seeds:
         increment = seed.delta.mean["increment"]
         seeds.add_row(
@@ -173,6 +173,7 @@ def finetune_table(result: FinetuneResult) -> RenderableType:
             f"ordinary {_moved(result, 'ordinary')} (increment score)\n",
             "dim",
         ),
+        Text("Each seed: accuracy before and after, change of the increment score, losses", "bold"),
         seeds,
         *(Text(f"! {visible(note)}", style="yellow") for note in result.warnings),
     )

@@ -18,7 +18,9 @@ import safetensors.numpy
 
 from rectilinear.errors import ResultError
 from rectilinear.report.checksums import write_sums
+from rectilinear.report.lock import locked
 from rectilinear.results import MOMENTS, MOMENTS_DOCUMENT, ScanResult
+from rectilinear.results.document import link_files
 
 if TYPE_CHECKING:
     from rectilinear.report.shapes import Drawing
@@ -42,18 +44,8 @@ def fill(result: ScanResult, folder: Path, *, png: bool = True) -> None:
     arrays = {name: np.asarray(array, order="C") for name, array in result.arrays.items()}
     (folder / ARRAYS).write_bytes(safetensors.numpy.save(arrays))
     if result.moments is not None:
-        _link(result.moments, folder / MOMENTS)
+        link_files(result.moments, folder / MOMENTS)
     _draw(result, folder, png=png)
-
-
-def _link(source: Path, target: Path) -> None:
-    """Give the files of a folder a place in another one too: they are large, and never changed, only replaced."""
-    target.mkdir()
-    for file in source.iterdir():
-        try:
-            os.link(file, target / file.name)
-        except OSError:  # another disk, or one that has no such links
-            shutil.copyfile(file, target / file.name)
 
 
 def load(path: str | Path) -> ScanResult:
@@ -82,7 +74,7 @@ def read_document(path: str | Path, name: str, command: str) -> tuple[Path, dict
         raise ResultError(
             f"expected a folder written by `rectilinear {command}`, got {path}: no {name} there"
         ) from error
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise ResultError(f"cannot read {file}: {error}; {command} again") from error
     if not isinstance(document, dict):
         raise ResultError(f"expected a result document in {file}, got {type(document).__name__}; {command} again")
@@ -166,23 +158,24 @@ def check_writable(out: Path, force: bool, marker: str = DOCUMENT) -> None:
 def write_folder(out: Path, fill: Callable[[Path], None], *, force: bool, marker: str) -> Path:
     """Let `fill` write into a temporary neighbour of `out`, add checksums, then put it in its place.
 
-    Raises ResultError where `out` must not be replaced or the disk refuses; the neighbour never stays.
+    Raises ResultError where `out` must not be replaced, another process writes it or the disk refuses; the neighbour
+    never stays.
     """
-    check_writable(out, force, marker)
-    part = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-        fresh = part / "new"
-        fresh.mkdir()  # not `part` itself, which only its owner may read
-        fill(fresh)
-        write_sums(fresh)
-        _swap(fresh, out, part / "old")
-    except OSError as error:
-        raise ResultError(f"cannot write {out}: {error.strerror or error}; nothing was kept") from error
-    finally:
-        if part is not None:
-            shutil.rmtree(part, ignore_errors=True)
+    with locked(out):
+        check_writable(out, force, marker)
+        part = None
+        try:
+            part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+            fresh = part / "new"
+            fresh.mkdir()  # not `part` itself, which only its owner may read
+            fill(fresh)
+            write_sums(fresh)
+            _swap(fresh, out, part / "old")
+        except OSError as error:
+            raise ResultError(f"cannot write {out}: {error.strerror or error}; nothing was kept") from error
+        finally:
+            if part is not None:
+                shutil.rmtree(part, ignore_errors=True)
     return out
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from rectilinear.core.spans import in_words
@@ -17,9 +17,9 @@ from rectilinear.report.plots import overlay, scan_figures
 from rectilinear.report.shapes import Drawing
 from rectilinear.report.story import compared, finding, least_linear, notes
 from rectilinear.report.svg import inline
-from rectilinear.report.text import between, flowing, number, percent, plain, plus_minus, signed, token, visible
+from rectilinear.report.text import between, flowing, number, percent, plain, plus_minus, share, signed, token, visible
 from rectilinear.report.training import story
-from rectilinear.report.values import Values, overlay_values, scan_values
+from rectilinear.report.values import Values, carrier_values, overlay_values, scan_values
 from rectilinear.results import (
     DeltaResult,
     EvalResult,
@@ -171,7 +171,7 @@ def carriers_page(result: ScanResult, figures: dict[str, Drawing]) -> str:
         classes=classes(result),
         strings=strings(result),
         triggers=triggers,
-        figures=_drawn(figures),
+        figures=_drawn(figures, {"carriers": carrier_values(result)}),
     )
 
 
@@ -218,6 +218,7 @@ def finetune_page(
         result=result,
         facts=result.provenance,
         labels=labels,
+        accuracies=[plus_minus(spread, share) for spread in (result.before, result.after)],
         layers=layers,
         losses=losses,
         figures=_drawn(figures),
@@ -270,11 +271,16 @@ def tokens_page(result: TokensResult) -> str:
         result=result,
         facts=result.provenance,
         shown=shown,
-        rows=[[_cell(one, layer) for layer in range(result.layers)] for one in shown],
+        rows=cells(shown),
         shade=shade,
         shades=SHADES,
         figures=[],
     )
+
+
+def cells(tokens: Sequence[TokenResult]) -> list[list[dict[str, Any]]]:
+    """Return the cells of the heat map, a list of layers for each token, for `prompt.html.j2`."""
+    return [[_cell(one, layer) for layer in range(len(one.relative_error))] for one in tokens]
 
 
 def _cell(one: TokenResult, layer: int) -> dict[str, Any]:
@@ -292,7 +298,8 @@ def _cell(one: TokenResult, layer: int) -> dict[str, Any]:
             known.append((name, f"{token(plain(guess.token, 24))} {number(guess.probability)}"))
     head = f"{token(plain(one.token, 24))}, layer {layer}{', a sink' if one.sink[layer] else ''}"
     title = "\n".join([head, *(f"{name}: {value}" for name, value in known)])
-    return {"shade": shade(one.relative_error[layer]), "sink": one.sink[layer], "title": title}
+    error = one.relative_error[layer]
+    return {"error": error, "shade": shade(error), "sink": one.sink[layer], "title": title}
 
 
 def trace_page(result: TraceResult, figures: dict[str, Drawing], reports: Mapping[int, str]) -> str:
@@ -320,18 +327,23 @@ def _frame(point: TracePoint, report: str | None) -> dict[str, Any]:
     return {"step": point.step, "name": visible(point.name), "report": report, "rows": rows}
 
 
-def _render(template: str, **values: Any) -> str:
-    environment = Environment(
-        loader=PackageLoader("rectilinear.report"),
+def environment(*packages: str) -> Environment:
+    """Return the engine for the templates of `packages` and then of the report: all that comes from data is escaped."""
+    made = Environment(
+        loader=ChoiceLoader([PackageLoader(package) for package in (*packages, "rectilinear.report")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     filters = (flowing, number, percent, plain, plus_minus, signed, token, visible)
-    environment.filters |= {one.__name__: one for one in filters}
-    environment.globals["between"] = between
-    return environment.get_template(template).render(**values)
+    made.filters |= {one.__name__: one for one in filters}
+    made.globals["between"] = between
+    return made
+
+
+def _render(template: str, **values: Any) -> str:
+    return environment().get_template(template).render(**values)
 
 
 def _drawn(

@@ -96,7 +96,7 @@ def _tasks(result: EvalResult) -> Section:
     facts = result.provenance
     note = f"zero-shot, by lm-evaluation-harness {facts.get('versions', {}).get('lm_eval')}; value ± standard error"
     if facts.get("tasks_limit") is not None:
-        note += f"; the first {facts['tasks_limit']:,} documents of each, so no figures to compare with published ones"
+        note += f"; at most the first {facts['tasks_limit']:,} documents of each: compare no published figures"
     local = dict.fromkeys(plain(score.task) for score in asked.values() if score.data == "local")
     if local:
         note += f"; local data for {', '.join(local)}"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rectilinear.report.folder import write_folder
+from rectilinear.report.folder import table_csv, write_folder
 from rectilinear.report.html import judging_page
 from rectilinear.report.text import percent, plain, visible
 from rectilinear.results.judging import GRADES, JudgeResult, Mean
@@ -26,21 +25,23 @@ def save_judging(result: JudgeResult, out: Path, *, force: bool = False) -> Path
 
     def fill(folder: Path) -> None:
         (folder / DOCUMENT).write_text(result.to_json() + "\n", encoding="utf-8")
-        (folder / "judge.csv").write_text(judging_csv(result), encoding="utf-8")
+        (folder / "judge.csv").write_text(table_csv(judging_rows(result)), encoding="utf-8")
         (folder / "judge.html").write_text(judging_page(result), encoding="utf-8")
 
     return write_folder(out, fill, force=force, marker=DOCUMENT)
 
 
-def judging_csv(result: JudgeResult) -> str:
-    """Return one line a grading; grades are empty where none could be read."""
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(("prompt", "sample", "judge", "repeat", *GRADES, "tokens_in", "tokens_out"))
-    for one in result.graded:
-        grades = [(one.grades or {}).get(name, "") for name in GRADES]
-        writer.writerow((one.prompt, one.sample, one.judge, one.repeat, *grades, one.tokens_in, one.tokens_out))
-    return stream.getvalue()
+def judging_rows(result: JudgeResult) -> list[dict[str, Any]]:
+    """Return one row a grading; grades are None where none could be read."""
+    return [
+        {
+            **{name: getattr(one, name) for name in ("prompt", "sample", "judge", "repeat")},
+            **{name: (one.grades or {}).get(name) for name in GRADES},
+            "tokens_in": one.tokens_in,
+            "tokens_out": one.tokens_out,
+        }
+        for one in result.graded
+    ]
 
 
 def judging_table(result: JudgeResult) -> RenderableType:

@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console, RenderableType
 
 from rectilinear.errors import ResultError, nearest
+from rectilinear.report.delta import delta_figure, delta_rows, delta_table
 from rectilinear.report.evaluation import eval_rows
 from rectilinear.report.folder import layer_rows
 from rectilinear.report.healing import heal_table
 from rectilinear.report.heatmap import SHOWN, heat_map
 from rectilinear.report.html import CAPTIONS
+from rectilinear.report.judging import judging_rows, judging_table
 from rectilinear.report.plots import overlay, scan_figures
+from rectilinear.report.pretraining import pretrain_table
+from rectilinear.report.probe import probe_figure, probe_rows, probe_table
 from rectilinear.report.pruning import prune_rows, prune_table
 from rectilinear.report.shapes import Drawing
 from rectilinear.report.story import finding
@@ -25,14 +29,21 @@ from rectilinear.report.sweep import sweep_figure, sweep_rows, sweep_table
 from rectilinear.report.terminal import eval_table, layers_table
 from rectilinear.report.texts import transfer_rows, transfer_table
 from rectilinear.report.tokens import FIGURE, token_rows, tokens_table
+from rectilinear.report.trace import trace_rows, trace_table
+from rectilinear.report.training import trace_figures
 from rectilinear.results import (
+    DeltaResult,
     EvalResult,
     HealResult,
+    JudgeResult,
+    PretrainResult,
+    ProbeResult,
     PruneResult,
     ScanResult,
     SweepResult,
     TextsResult,
     TokensResult,
+    TraceResult,
 )
 
 if TYPE_CHECKING:
@@ -59,7 +70,12 @@ VIEWS: dict[type, View] = {
     ),
     SweepResult: View(sweep_table, sweep_rows, lambda sweep: {"sweep": sweep_figure(sweep)}),
     TokensResult: View(tokens_table, token_rows, lambda prompt: {FIGURE: heat_map(prompt.tokens[-SHOWN:])}),
+    TraceResult: View(trace_table, trace_rows, trace_figures),
+    DeltaResult: View(delta_table, delta_rows, lambda change: {"delta": delta_figure(change)}),
+    ProbeResult: View(probe_table, probe_rows, lambda probes: {"probe": probe_figure(probes)}),
     EvalResult: View(eval_table, eval_rows),
+    JudgeResult: View(judging_table, judging_rows),
+    PretrainResult: View(pretrain_table, lambda trained: trained.to_dict()["checkpoints"]),
     PruneResult: View(prune_table, prune_rows),
     HealResult: View(heal_table, lambda healed: healed.to_dict()["history"]),
 }

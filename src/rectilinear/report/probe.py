@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Group, RenderableType
@@ -55,15 +56,13 @@ def render_probe(result: ProbeResult, folder: Path, *, png: bool = False) -> Non
 def _draw(result: ProbeResult, folder: Path, *, png: bool) -> None:
     figures = {"probe": probe_figure(result)}
     write_figures(figures, folder / PLOTS, png=png)
-    (folder / TABLE).write_text(probe_csv(result), encoding="utf-8")
+    (folder / TABLE).write_text(table_csv(probe_rows(result)), encoding="utf-8")
     (folder / PAGE).write_text(probe_page(result, figures), encoding="utf-8")
 
 
-def probe_csv(result: ProbeResult) -> str:
-    """Return one line a model and position."""
-    return table_csv(
-        [{"model": visible(curve.name), **asdict(point)} for curve in result.curves for point in curve.points]
-    )
+def probe_rows(result: ProbeResult) -> list[dict[str, Any]]:
+    """Return one row a model and position."""
+    return [{"model": visible(curve.name), **asdict(point)} for curve in result.curves for point in curve.points]
 
 
 def probe_figure(result: ProbeResult) -> Drawing:

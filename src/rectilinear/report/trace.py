@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
@@ -16,7 +15,7 @@ from rich.text import Text
 from rectilinear.errors import ResultError
 from rectilinear.report.checksums import write_sums
 from rectilinear.report.folder import DOCUMENT as SCAN
-from rectilinear.report.folder import PLOTS, TABLE, fill, flat, read_document, write_figures, write_folder
+from rectilinear.report.folder import PLOTS, TABLE, fill, flat, read_document, table_csv, write_figures, write_folder
 from rectilinear.report.html import trace_page
 from rectilinear.report.plots import judged
 from rectilinear.report.text import bar, number, sparkline, visible
@@ -85,24 +84,20 @@ def render_trace(result: TraceResult, out: Path, *, png: bool = False) -> None:
 def _draw(result: TraceResult, folder: Path, *, png: bool) -> None:
     figures = trace_figures(result)
     write_figures(figures, folder / PLOTS, png=png)
-    (folder / TABLE).write_text(trace_csv(result), encoding="utf-8")
+    (folder / TABLE).write_text(table_csv(trace_rows(result)), encoding="utf-8")
     reports = {point.step: f"{SCANS}/step-{point.step}/report.html" for point in result.points}
     there = {step: place for step, place in reports.items() if (folder / place).is_file()}
     (folder / PAGE).write_text(trace_page(result, figures, there), encoding="utf-8")
 
 
-def trace_csv(result: TraceResult) -> str:
-    """Return one line a checkpoint and layer, nested fields flattened (`increment_heldout`)."""
+def trace_rows(result: TraceResult) -> list[dict[str, Any]]:
+    """Return one row a checkpoint and layer, nested fields flattened (`increment_heldout`)."""
     rows = []
     for point in result.points:
         name = point.name.encode("utf-8", "replace").decode()  # a folder's may hold a lone surrogate
         for layer in point.layers:
             rows.append({"step": point.step, "checkpoint": name, **flat(clean(dataclasses.asdict(layer)))})
-    stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
+    return rows
 
 
 def trace_table(result: TraceResult) -> RenderableType:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rectilinear.report.carriers import classes, shares, strings
 from rectilinear.report.plots import deepest, depth, judged
-from rectilinear.report.text import number, percent, plain
+from rectilinear.report.text import number, percent, plain, token
 from rectilinear.results import LayerResult, ScanResult, Score
 
 Columns = tuple[str, tuple[str, ...]]  # under one heading
@@ -40,7 +41,8 @@ def scan_values(result: ScanResult) -> dict[str, Values]:
         name: Values("layer", groups, tuple((str(layer.layer), *CELLS[name](layer)) for layer in result.layers))
         for name, groups in columns.items()
     }
-    return found | ({"pairs": _pairs(result)} if "span_score" in result.arrays else {})
+    found |= {"pairs": _pairs(result)} if "span_score" in result.arrays else {}
+    return found | ({"carriers": carrier_values(result)} if classes(result) else {})
 
 
 def overlay_values(results: Sequence[ScanResult], labels: Sequence[str]) -> Values:
@@ -56,6 +58,22 @@ def overlay_values(results: Sequence[ScanResult], labels: Sequence[str]) -> Valu
         rows.append(tuple(row))
     names = ("layer", "score", "increment", "norm ratio")
     return Values("depth", tuple((plain(label), names) for label in labels), tuple(rows))
+
+
+def carrier_values(result: ScanResult) -> Values:
+    """Return the share of each layer's squared error that kinds of tokens carry, and the heaviest single tokens."""
+    groups, cells = [], []
+    for heading, rows, field, key in (
+        ("of the squared error, by kind", classes(result), "error_classes", "class"),
+        ("by token", strings(result), "error_tokens", "token"),
+    ):
+        found = shares(result, field, key)
+        groups.append(
+            (heading, tuple(token(plain(row.name, 18)) if key == "token" else plain(row.name) for row in rows))
+        )
+        cells += [found[row.name] for row in rows]
+    lines = tuple((str(one.layer), *(percent(found.get(one.layer, 0.0)) for found in cells)) for one in result.layers)
+    return Values("layer", tuple(groups), lines)
 
 
 def _profile(layer: LayerResult) -> tuple[str, ...]:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rectilinear.errors import ResultError
+from rectilinear.results.checked import DAMAGED, checked
 from rectilinear.results.document import SCHEMA, clean
+from rectilinear.results.shown import Drawn
 
 KINDS = ("paper", "heldout", "ordinary")
 
@@ -52,8 +54,8 @@ class LayerDelta:
     increment: Changes
 
 
-@dataclass(frozen=True)
-class DeltaResult:
+@dataclass(frozen=True, repr=False)
+class DeltaResult(Drawn):
     """Two scans of the same windows, the second minus the first.
 
     before, after: of each scan model, revision, fingerprint, model_type, dtype, device. mean: changes of the means over
@@ -95,7 +97,7 @@ class DeltaResult:
                 "make it again with this version of rectilinear"
             )
         try:
-            return cls(
+            result = cls(
                 dict(document["before"]),
                 dict(document["after"]),
                 dict(document["provenance"]),
@@ -106,7 +108,8 @@ class DeltaResult:
                 {name: _changes(item) for name, item in document["mean"].items()},
                 tuple(document["warnings"]),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+            return checked(result)
+        except DAMAGED as error:
             raise ResultError(f"the delta is damaged: {error}; make it again") from error
 
 

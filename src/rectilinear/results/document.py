@@ -1,8 +1,11 @@
-"""What all result documents share: the schema version, and values fit for strict JSON."""
+"""What all results share: the schema version, values fit for strict JSON, and files that several folders hold."""
 
 from __future__ import annotations
 
 import math
+import os
+import shutil
+from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
@@ -23,3 +26,16 @@ def clean(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [clean(v) for v in value]
     return value
+
+
+def link_files(source: Path, target: Path) -> None:
+    """Give the files of a folder a place in a new one too: they are large, and never changed, only replaced.
+
+    Raises OSError where the disk refuses.
+    """
+    target.mkdir()
+    for file in source.iterdir():
+        try:
+            os.link(file, target / file.name)
+        except OSError:  # another disk, or one that has no such links
+            shutil.copyfile(file, target / file.name)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rectilinear.errors import ResultError
+from rectilinear.results.checked import DAMAGED, checked
 from rectilinear.results.document import SCHEMA, clean
 from rectilinear.results.shown import Shown
 
@@ -200,13 +201,14 @@ class EvalResult(Shown):
             )
         try:
             reference = document["reference"]
-            return cls(
+            result = cls(
                 dict(document["provenance"]),
                 tuple(_model(item) for item in document["models"]),
                 None if reference is None else _model(reference),
                 tuple(document["warnings"]),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+            return checked(result)
+        except DAMAGED as error:
             raise ResultError(f"the evaluation is damaged: {error}; evaluate again") from error
 
 

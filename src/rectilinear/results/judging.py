@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rectilinear.results.document import SCHEMA, clean
+from rectilinear.results.shown import Shown
 
 GRADES = ("grammar", "creativity", "consistency", "plot")  # from 1 to 10
 LEAST, MOST = 1, 10
@@ -59,8 +60,8 @@ class Agreement:
     kappa: float | None
 
 
-@dataclass(frozen=True)
-class JudgeResult:
+@dataclass(frozen=True, repr=False)
+class JudgeResult(Shown):
     """Grades of a model's completions, after Eldan and Li, "TinyStories" (arXiv 2305.07759).
 
     means: by grade, and `mean` over the four. agreement: by grade, empty with a single grading. completions, graded:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rectilinear.errors import ResultError
+from rectilinear.results.checked import DAMAGED, checked
 from rectilinear.results.document import SCHEMA, clean
 from rectilinear.results.shown import Shown
 
@@ -53,15 +54,9 @@ class Plan:
             )
         values = {k: v for k, v in document.items() if k not in ("schema", "kind")}
         try:
-            plan = cls(**{**values, "remove": tuple(values["remove"])})
-        except (KeyError, TypeError) as error:
+            return checked(cls(**{**values, "remove": tuple(values["remove"])}))
+        except DAMAGED as error:
             raise ResultError(f"the plan is damaged: {error}; make it again") from error
-        kinds = {"remove": tuple, "layers": int, "select": str, "repair": str, "refit_after": bool, "calibration": dict}
-        wrong = [k for k, kind in kinds.items() if not isinstance(getattr(plan, k), kind)]
-        numbers = isinstance(plan.ridge, int | float) and isinstance(plan.rank, int | None)
-        if wrong or not all(isinstance(i, int) for i in plan.remove) or not numbers:
-            raise ResultError(f"the plan is damaged: {', '.join(wrong) or 'remove, ridge or rank'}; make it again")
-        return plan
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rectilinear.results.document import SCHEMA, clean
+from rectilinear.results.shown import Shown
 
 RECIPE, DOCUMENT = "recipe.yaml", "pretrain.json"
 
@@ -38,8 +39,8 @@ class Checkpoint:
     bits_per_byte: float | None
 
 
-@dataclass(frozen=True)
-class PretrainResult:
+@dataclass(frozen=True, repr=False)
+class PretrainResult(Shown):
     """A model trained from scratch.
 
     recipe: as in recipe.yaml. parameters: tied ones once. vocab: tokens of the tokenizer. corpus: documents, heldout

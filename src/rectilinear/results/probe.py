@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rectilinear.errors import ResultError
+from rectilinear.results.checked import DAMAGED, checked
 from rectilinear.results.document import SCHEMA, clean, mean
+from rectilinear.results.shown import Drawn
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ class ProbeCurve:
         return value
 
 
-@dataclass(frozen=True)
-class ProbeResult:
+@dataclass(frozen=True, repr=False)
+class ProbeResult(Drawn):
     """Linear probes for one task.
 
     task: name, source, labels, train, test (numbers of examples), test_groups (those that are independent). majority:
@@ -114,6 +116,8 @@ class ProbeResult:
                 for item in document["curves"]
             )
             task = {**document["task"], "labels": tuple(document["task"]["labels"])}
-            return cls(task, document["majority"], curves, dict(document["provenance"]), tuple(document["warnings"]))
-        except (KeyError, TypeError, AttributeError) as error:
+            return checked(
+                cls(task, document["majority"], curves, dict(document["provenance"]), tuple(document["warnings"]))
+            )
+        except DAMAGED as error:
             raise ResultError(f"the probes are damaged: {error}; make them again") from error

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rectilinear.errors import ResultError
+from rectilinear.results.checked import DAMAGED, checked
 from rectilinear.results.document import SCHEMA, clean, mean
 from rectilinear.results.shown import Drawn
 
@@ -192,8 +193,10 @@ class ScanResult(Drawn):
         try:
             layers = tuple(_layer(item) for item in document["layers"])
             passage = _passage(document.get("passage"))
-            return cls(dict(document["provenance"]), layers, tuple(document["warnings"]), arrays or {}, passage)
-        except (KeyError, TypeError, AttributeError) as error:
+            return checked(
+                cls(dict(document["provenance"]), layers, tuple(document["warnings"]), arrays or {}, passage)
+            )
+        except DAMAGED as error:
             raise ResultError(f"the scan result is damaged: {error}; scan again") from error
 
 

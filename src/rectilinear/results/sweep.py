@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rectilinear.errors import ResultError
+from rectilinear.results.checked import DAMAGED, checked
 from rectilinear.results.document import SCHEMA, clean
 from rectilinear.results.plan import Loss
 from rectilinear.results.shown import Drawn
@@ -76,8 +77,10 @@ class SweepResult(Drawn):
         try:
             points = tuple(_point(item) for item in document["points"])
             notes = tuple(document["warnings"])
-            return cls(dict(document["provenance"]), document["layers"], _point(document["dense"]), points, notes)
-        except (KeyError, TypeError, AttributeError) as error:
+            return checked(
+                cls(dict(document["provenance"]), document["layers"], _point(document["dense"]), points, notes)
+            )
+        except DAMAGED as error:
             raise ResultError(f"the sweep is damaged: {error}; sweep again") from error
 
 

@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from rectilinear.errors import ResultError
+from rectilinear.results.checked import DAMAGED, checked
 from rectilinear.results.document import SCHEMA, clean
 from rectilinear.results.shown import Drawn
 
@@ -106,8 +107,8 @@ class TokensResult(Drawn):
             )
         try:
             tokens = tuple(_token(item) for item in document["tokens"])
-            return cls(dict(document["provenance"]), tokens, tuple(document["warnings"]))
-        except (KeyError, TypeError, AttributeError) as error:
+            return checked(cls(dict(document["provenance"]), tokens, tuple(document["warnings"])))
+        except DAMAGED as error:
             raise ResultError(f"the tokens result is damaged: {error}; run rectilinear tokens again") from error
 
     def save(self, out: str | Path, maps: Callable[[Path], Any] | None = None, *, force: bool = False) -> Path:
@@ -126,4 +127,6 @@ def _token(item: dict[str, Any]) -> TokenResult:
     del values["prediction"]  # the end of the lens
     for lens in ("logit_lens", "linear_lens"):
         values[lens] = tuple(Guess(**guess) for guess in item[lens])
+        if not values[lens]:
+            raise ValueError(f"a token without a {lens}")
     return TokenResult(**values)

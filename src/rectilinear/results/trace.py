@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rectilinear.errors import ResultError
+from rectilinear.results.checked import DAMAGED, checked
 from rectilinear.results.document import SCHEMA, clean
 from rectilinear.results.scan import ScanResult, Score
+from rectilinear.results.shown import Drawn
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class TracePoint:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class TraceResult:
+@dataclass(frozen=True, repr=False)
+class TraceResult(Drawn):
     """Scans of the checkpoints of one training on the same windows, in the order of their steps.
 
     provenance: model, steps (of all checkpoints, those not scanned yet too), text, windows (fingerprint of the tokens),
@@ -116,8 +118,11 @@ class TraceResult:
                 f"{document.get('schema')!r}; trace again with this version of rectilinear"
             )
         try:
-            return cls(dict(document["provenance"]), tuple(map(_point, document["checkpoints"])))
-        except (KeyError, TypeError, AttributeError) as error:
+            provenance = dict(document["provenance"])
+            if not isinstance(provenance["steps"], list):
+                raise TypeError("provenance.steps is of the wrong kind")
+            return checked(cls(provenance, tuple(map(_point, document["checkpoints"]))))
+        except DAMAGED as error:
             raise ResultError(f"the trace is damaged: {error}; trace again") from error
 
 

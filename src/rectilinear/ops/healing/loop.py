@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import get_last_checkpoint
 
 from rectilinear.data.windows import Window
 from rectilinear.errors import ModelError, RectilinearError, ResultError, first_line
@@ -21,6 +20,7 @@ from rectilinear.ops.healing.losses import Distillation
 from rectilinear.ops.healing.recipe import Recipe
 from rectilinear.ops.training.budget import Books
 from rectilinear.ops.training.loop import arguments, follow_budget_
+from rectilinear.ops.training.saving import SavingTrainer, last_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 KEPT = 2  # checkpoints
 
 
-class Distiller(Trainer):
+class Distiller(SavingTrainer):
     """A Trainer whose loss is a distillation, averaged over the real tokens of all passes of a step."""
 
     distillation: Distillation
@@ -60,7 +60,8 @@ def train(
 ) -> None:
     """Train what has gradients switched on, in place, until the budget is spent. out: the folder for checkpoints.
 
-    Raises RectilinearError for loggers that are not there, ResultError for a checkpoint of another run.
+    Raises RectilinearError for loggers that are not there, ResultError for a checkpoint of another run or
+    one that cannot be written.
     """
     checkpoint = _checkpoint(recipe, books, model) if recipe.resume else None
     try:
@@ -120,7 +121,7 @@ def check_checkpoints(recipe: Recipe) -> None:
     """Raise ResultError where the folder of checkpoints does not go with what is asked for."""
     if recipe.checkpoints is None:
         return
-    last = get_last_checkpoint(str(recipe.checkpoints)) if recipe.checkpoints.is_dir() else None
+    last = last_checkpoint(recipe.checkpoints)
     if recipe.resume and last is None:
         raise ResultError(f"expected a checkpoint to resume from in {recipe.checkpoints}, got none: leave --resume out")
     if not recipe.resume and last is not None:
@@ -129,13 +130,14 @@ def check_checkpoints(recipe: Recipe) -> None:
 
 def _checkpoint(recipe: Recipe, books: Books, model: PreTrainedModel) -> str:
     """Return the last checkpoint; raises ResultError where it is damaged or was made by another recipe."""
-    last = get_last_checkpoint(str(recipe.checkpoints))
+    assert recipe.checkpoints is not None
+    last = last_checkpoint(recipe.checkpoints)
     assert last is not None
     try:
-        state = json.loads((Path(last) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        state = json.loads((last / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
         made = state["stateful_callbacks"][Books.__name__]["args"]
         kept: set[str] = set()
-        for file in Path(last).glob("model*.safetensors"):
+        for file in last.glob("model*.safetensors"):
             with safe_open(file, "pt") as weights:
                 kept |= set(weights.keys())
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -152,4 +154,4 @@ def _checkpoint(recipe: Recipe, books: Books, model: PreTrainedModel) -> str:
             f"cannot resume {type(model).__name__}: its checkpoints name weights otherwise than it does "
             f"({strange[0] if strange else 'none'}): heal without --resume"
         )
-    return last
+    return str(last)

@@ -34,10 +34,10 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a", encoding="utf-8")
             self._file.truncate(sum(len(line) + 1 for line in lines))
-            if not lines:
-                self._write({"settings": settings})
         except OSError as error:
             raise ResultError(f"cannot keep what is graded in {path}: {error.strerror or error}") from error
+        if not lines:
+            self._write({"settings": settings})
 
     def add(self, entry: Completion | Graded) -> None:
         """Keep a completion or a grading."""
@@ -52,9 +52,17 @@ class Journal:
                 self.path.unlink(missing_ok=True)
 
     def _write(self, line: dict[str, Any]) -> None:
-        if self._file is not None:
+        if self._file is None:
+            return
+        try:
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
+        except OSError as error:
+            self._file = None  # it would try the same line again, as it closes
+            raise ResultError(
+                f"cannot keep what is graded in {self.path}: {error.strerror or error}; what is in it stays: run again "
+                "to go on"
+            ) from error
 
     def _check(self, header: dict[str, Any], settings: dict[str, Any]) -> None:
         before = header.get("settings") or {}

@@ -17,6 +17,7 @@ from rectilinear.ops.pretraining.recipe import Recipe
 from rectilinear.ops.training.budget import Books
 from rectilinear.ops.training.callback import LinearityCallback
 from rectilinear.ops.training.loop import arguments, follow_budget_
+from rectilinear.ops.training.saving import SavingTrainer
 from rectilinear.ops.training.trainer import LinearityTrainer
 from rectilinear.results import Checkpoint
 
@@ -28,7 +29,7 @@ DECAY, BETAS = 0.1, (0.9, 0.95)  # of AdamW: usual where a model starts from not
 OnJudge = Callable[[], tuple[float, float | None]]
 
 
-class Pretrainer(LinearityTrainer):
+class Pretrainer(SavingTrainer, LinearityTrainer):
     """A LinearityTrainer that knows how much of its budget is spent."""
 
     books: Books
@@ -115,7 +116,8 @@ def train(
     """Train a model in place until the budget is spent; `out` gets checkpoints and linearity profiles.
 
     resume: the checkpoint to go on from. Returns the weighted penalty of each step, 0 where there is none.
-    Raises RectilinearError for loggers that are not there, NonFiniteError where the loss is no number.
+    Raises RectilinearError for loggers that are not there, NonFiniteError where the loss is no number, ResultError for
+    a checkpoint that cannot be written.
     """
     try:
         trainer = Pretrainer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,7 @@ class Recipe:
         """Read a recipe that `to_yaml` wrote; raises ResultError where it is missing, damaged or has unknown names."""
         try:
             found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise ResultError(f"cannot read the recipe {path}: {first_line(error)}") from error
         if not isinstance(found, dict):
             raise ResultError(f"expected a recipe with one name: value a line in {path}, got {type(found).__name__}")
@@ -155,7 +156,7 @@ def _fields(found: dict[str, Any]) -> dict[str, Any]:
         if name not in kinds:
             raise ResultError(f"expected only names of a recipe, got {name!r}.{nearest(str(name), kinds)}")
         if not _fits(value, kinds[name]):
-            raise ResultError(f"expected {name} of a recipe as {kinds[name]}, got {value!r}")
+            raise ResultError(f"expected {name} of a recipe as {kinds[name]}, got {reprlib.repr(value)}")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
 
 

@@ -46,13 +46,14 @@ class Foreseen:
     requests: int | None = None
 
 
-def prepare(names: Sequence[str], limit: int | None = None) -> Tasks:
+def prepare(names: str | Sequence[str], limit: int | None = None) -> Tasks:
     """Load tasks and groups by the harness's names; a tag stands for its tasks. All are made zero-shot.
 
     Those that this package has files for are read from the folder that RECTILINEAR_DATA names, where the data are
     there; all others come from the Hub, and are left out with a note where they cannot. Raises RectilinearError
     without the harness, for an unknown name, and where no task is left.
     """
+    names = (names,) if isinstance(names, str) else names
     units: list[Unit] = []
     notes: list[str] = []
     with silence():

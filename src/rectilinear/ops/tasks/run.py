@@ -18,13 +18,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DRAWS = 1000  # of bootstraps; the harness's own 100,000 would take longer than the models
-PLACES = {
+PLACES = {  # in a configuration: where data come from, and what is never asked without examples
     "dataset_path",
     "dataset_name",
     "dataset_kwargs",
     "custom_dataset",
+    "training_split",
+    "validation_split",
+    "test_split",
     "process_docs",
     "metadata",
+    "fewshot_split",
     "fewshot_config",
 }
 
@@ -52,7 +56,7 @@ def run_tasks(
     with silence(), eval_mode(model):
         reader = Reader(model, tokenizer, batch_tokens=batch_tokens, window=window)
         for unit in tasks.units:
-            reader.on_requests = partial(on_requests, unit.name)
+            reader.counter.on_requests = partial(on_requests, unit.name)
             try:
                 found = evaluate(reader, unit.loaded, limit=tasks.limit, bootstrap_iters=DRAWS, log_samples=False)
                 scores += _scores(unit, found)

@@ -11,7 +11,7 @@ from contextlib import contextmanager, redirect_stdout
 
 from rectilinear.models.quiet import quiet
 
-LOGGERS = ("lm_eval", "datasets", "evaluate")
+LOGGERS = ("lm_eval", "datasets", "evaluate", "huggingface_hub")
 ALONE = "DISABLE_MULTIPROC"  # asks the harness to bootstrap in this process: copies of one that holds a model are dear
 
 

@@ -12,7 +12,7 @@ from rectilinear.data.pieces import Pieces, cut_pieces
 from rectilinear.models.stack import context_limit, decoder_stack, width
 from rectilinear.ops.layers import Gatherer, Layer, enter
 from rectilinear.ops.pair import Pair
-from rectilinear.ops.scan import run_pass
+from rectilinear.ops.passes import run_pass
 from rectilinear.results import mean
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""The local explorer: one page on a loopback address (extra `app`)."""

@@ -1,0 +1,146 @@
+"""Scans by several processes, as torchrun starts them, and what happens when one of them dies."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+import tiny
+
+MAIN = "from rectilinear.cli.main import main; main()"
+# Process 1 is killed, as by a machine out of memory, in its third forward pass.
+DYING = """
+import os, signal
+from rectilinear.ops import passes
+forward, calls = passes.forward, []
+def deadly(*arguments):
+    calls.append(1)
+    if os.environ["RANK"] == "1" and len(calls) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    forward(*arguments)
+passes.forward = deadly
+"""
+
+
+@pytest.fixture(scope="module")
+def long_text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "docs.jsonl"
+    path.write_text("\n".join(json.dumps({"text": text}) for text in tiny.documents(60)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def massive(tmp_path_factory):
+    """A saved tiny model with sink tokens."""
+    import torch
+
+    path, model = tmp_path_factory.mktemp("models") / "massive", tiny.llama(initializer_range=0.15)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[7] *= 500
+    model.save_pretrained(path)
+    tiny.tokenizer().save_pretrained(path)
+    return path
+
+
+def options(model, text):
+    return ["scan", str(model), "--text", str(text), "--window", "32", "--batch-tokens", "256", "--tokens", "all"]
+
+
+def environment(**more):
+    return {**os.environ, "OMP_NUM_THREADS": "1", **more}
+
+
+def launched(processes, *arguments, code=None, tmp_path=None):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    target = ["-m", "rectilinear"]
+    if code is not None:
+        (tmp_path / "script.py").write_text(code)
+        target = [str(tmp_path / "script.py")]
+    command = [*launcher, *target, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=580, check=False)
+
+
+def numbers(document):
+    """Yield every number of a result with its place, provenance aside."""
+
+    def walk(value, place):
+        if isinstance(value, dict):
+            for key, item in value.items():
+                yield from walk(item, f"{place}.{key}")
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                yield from walk(item, f"{place}[{index}]")
+        else:
+            yield place, value
+
+    return dict(walk({key: value for key, value in document.items() if key != "provenance"}, ""))
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_several_processes_give_the_result_of_one(processes, massive, long_text, tmp_path):
+    arguments = [*options(massive, long_text), "--submodules", "--pairs", "--out"]
+    alone = subprocess.run(
+        [sys.executable, "-m", "rectilinear", *arguments, str(tmp_path / "one")],
+        env=environment(),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    done = launched(processes, *arguments, tmp_path / "many")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("mean") == alone.stdout.count("mean")  # one table
+    assert done.stderr.count("Report:") == 1
+    one, many = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "many"))
+    assert many["provenance"]["processes"] == processes and many["provenance"]["threads"] == 1
+    assert one["layers"][0]["sinks"]["count"] > 0
+    mine, theirs = numbers(one), numbers(many)
+    assert mine.keys() == theirs.keys()
+    for place, value in mine.items():
+        if isinstance(value, float):
+            assert theirs[place] == pytest.approx(value, rel=1e-10, abs=1e-12), place
+        else:
+            assert theirs[place] == value, place
+
+
+def test_a_killed_process_ends_all_of_them_in_seconds(massive, long_text, tmp_path):
+    started = time.monotonic()
+    done = launched(2, *options(massive, long_text), "--out", tmp_path / "out", code=DYING + MAIN, tmp_path=tmp_path)
+    assert done.returncode != 0
+    assert "SIGKILL" in done.stderr  # said by torchrun
+    assert not (tmp_path / "out").exists()
+    assert time.monotonic() - started < 300  # of which the most is loading torch three times
+
+
+def test_without_a_launcher_the_others_say_that_one_is_gone(massive, long_text, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", DYING + MAIN, *options(massive, long_text), "--out", str(tmp_path / "out")],
+            env=environment(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    said = [process.communicate(timeout=580)[1] for process in started]
+    assert started[1].returncode == -9
+    assert started[0].returncode == 2
+    assert "error: process 0 of 2: another process of this scan has ended or does not answer" in said[0]
+    assert "Traceback" not in said[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_processes_cannot_share_is_refused(monkeypatch):
+    from rectilinear.errors import ModelError
+    from rectilinear.ops.ranks import device_here
+
+    assert device_here("cpu") == "cpu"
+    for device in ("balanced", "cuda:1"):
+        with pytest.raises(ModelError, match="a device for each process"):
+            device_here(device)

@@ -1,0 +1,119 @@
+"""A scan that is killed and taken up again ends with the very same result."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+
+import tiny
+from disk import full_after
+from rectilinear.errors import ResultError
+from rectilinear.ops.resume import Checkpoints
+from rectilinear.ops.scan import scan
+
+OPTIONS = {"window": 32, "batch_tokens": 64, "tokens": 1200, "submodules": True, "pairs": True}
+KILLS = 50
+
+
+def figures(result):
+    """Return all of a result but when it was made."""
+    document = json.loads(result.to_json())
+    for name in ("time", "seconds"):
+        del document["provenance"][name]
+    return document, {name: array.tobytes() for name, array in result.arrays.items()}
+
+
+def scanned(checkpoints=None, **own):
+    return scan(tiny.llama(), tiny.tokenizer(), tiny.documents(), checkpoints=checkpoints, **{**OPTIONS, **own})
+
+
+class Stop(Exception):
+    pass
+
+
+def until(tokens):
+    def on_progress(state):
+        if state.done >= tokens:
+            raise Stop
+
+    return on_progress
+
+
+@pytest.mark.parametrize("stop", [64, 500, 896, 1000, 1150])
+def test_a_scan_goes_on_from_any_batch_to_the_last_bit(stop, tmp_path):
+    with pytest.raises(Stop):
+        scanned(Checkpoints(tmp_path / "kept", 1, "tokens"), on_progress=until(stop), keep_moments=tmp_path / "one")
+    taken = Checkpoints(tmp_path / "kept", 1, "tokens")
+    assert taken.last() is not None or stop == 64
+    seen = []
+    again = scanned(taken, on_progress=seen.append, keep_moments=tmp_path / "two")
+    whole = scanned(keep_moments=tmp_path / "whole")
+    assert figures(again) == figures(whole)
+    assert seen[-1].done == seen[-1].total
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "two").iterdir()} == kept
+
+
+def test_kills_at_any_moment_cost_nothing_but_time(tmp_path):
+    """Each process goes on where the one before was killed; where one got to the end, the next starts anew."""
+    whole, kept, done = figures(scanned()), tmp_path / "kept", tmp_path / "done"
+    moments, resumed = random.Random(0), 0
+    for _ in range(KILLS):
+        child = os.fork()
+        if not child:
+            found = scanned(Checkpoints(kept, 1, "tokens"))
+            done.write_bytes(json.dumps(figures(found) == whole).encode())
+            os._exit(0)
+        time.sleep(moments.uniform(0.0, 0.6))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        if done.exists() and done.read_bytes():
+            assert done.read_bytes() == b"true"
+            done.unlink()
+            shutil.rmtree(kept)
+        resumed += Checkpoints(kept).last() is not None
+    assert figures(scanned(Checkpoints(kept, 1, "tokens"))) == whole
+    assert resumed > KILLS / 5
+
+
+def test_the_state_of_another_scan_is_refused_and_says_what_differs(tmp_path):
+    with pytest.raises(Stop):
+        scanned(Checkpoints(tmp_path, 1, "tokens"), on_progress=until(500))
+    with pytest.raises(ResultError, match=r"which had seed 0, not 1: remove that folder"):
+        scanned(Checkpoints(tmp_path, 1, "tokens"), seed=1)
+    (Checkpoints(tmp_path).last() / "state.json").write_text("{")
+    with pytest.raises(ResultError, match="none that can be read"):
+        scanned(Checkpoints(tmp_path, 1, "tokens"))
+
+
+def test_states_come_as_often_as_asked_and_the_last_stays(tmp_path, monkeypatch):
+    written = []
+    keep = Checkpoints.after
+
+    def after(self, *arguments):
+        before = self.last()
+        keep(self, *arguments)
+        if self.last() != before:
+            written.append(self.last().name)
+
+    monkeypatch.setattr(Checkpoints, "after", after)
+    scanned(Checkpoints(tmp_path / "tokens", 400, "tokens"))
+    assert len(written) == 2
+    assert [path.name for path in (tmp_path / "tokens").iterdir()] == written[-1:]
+    scanned(Checkpoints(tmp_path / "minutes", 10.0))
+    assert not (tmp_path / "minutes").exists()
+
+
+def test_a_full_disk_leaves_the_state_before(tmp_path):
+    with pytest.raises(Stop):
+        scanned(Checkpoints(tmp_path, 1, "tokens"), on_progress=until(500))
+    before = Checkpoints(tmp_path).last()
+    with full_after(2000), pytest.raises(ResultError, match="cannot write"):
+        scanned(Checkpoints(tmp_path, 1, "tokens"))
+    assert list(tmp_path.iterdir()) == [before]
+    assert np.isfinite(scanned(Checkpoints(tmp_path, 1, "tokens")).layers[0].score.paper)
