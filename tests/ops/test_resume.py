@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 import tiny
 from disk import full_after
@@ -59,9 +60,21 @@ def test_a_scan_goes_on_from_any_batch_to_the_last_bit(stop, tmp_path):
     assert {path.name: path.read_bytes() for path in (tmp_path / "two").iterdir()} == kept
 
 
-def test_kills_at_any_moment_cost_nothing_but_time(tmp_path):
+@pytest.fixture
+def one_thread():
+    """A process made by fork has none of its parent's threads: torch would wait for them for ever."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_kills_at_any_moment_cost_nothing_but_time(one_thread, tmp_path):
     """Each process goes on where the one before was killed; where one got to the end, the next starts anew."""
-    whole, kept, done = figures(scanned()), tmp_path / "kept", tmp_path / "done"
+    kept, done = tmp_path / "kept", tmp_path / "done"
+    started = time.monotonic()
+    whole = figures(scanned(Checkpoints(tmp_path / "whole", 1, "tokens")))
+    longest = time.monotonic() - started
     moments, resumed = random.Random(0), 0
     for _ in range(KILLS):
         child = os.fork()
@@ -69,7 +82,7 @@ def test_kills_at_any_moment_cost_nothing_but_time(tmp_path):
             found = scanned(Checkpoints(kept, 1, "tokens"))
             done.write_bytes(json.dumps(figures(found) == whole).encode())
             os._exit(0)
-        time.sleep(moments.uniform(0.0, 0.6))
+        time.sleep(moments.uniform(0.0, longest))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         if done.exists() and done.read_bytes():
