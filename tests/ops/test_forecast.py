@@ -13,7 +13,7 @@ from rectilinear.models.stack import decoder_stack
 from rectilinear.ops.forecast import bytes_by_device, forecast
 from rectilinear.ops.layers import Gatherer
 from rectilinear.ops.parts import Submodules
-from rectilinear.ops.passes import run_pass
+from rectilinear.ops.passes import Pass, run_pass
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -46,7 +46,7 @@ def test_the_memory_is_what_a_scan_keeps(submodules, sinks):
     gatherer = Gatherer(3, sink_multiple=1.0 if sinks else 1e9, sample_per_batch=1, seed=0)
     parts = Submodules(gatherer) if submodules else None
     pieces = from_ids(torch.randint(0, tiny.VOCAB, (8, 16)).numpy(), None, holdout=0.25)
-    run_pass(model, decoder_stack(model), pieces, gatherer, parts, 64, None)
+    run_pass(Pass(model, decoder_stack(model), pieces, gatherer, parts, 64))
     kept = nbytes(gatherer.layers[-1].outputs)
     for pair in (*gatherer.pairs(), *(parts.pairs() if parts else ())):
         kept += nbytes(pair.ordinary) + (nbytes(pair.sink) if pair.sink else 0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +12,7 @@ from rectilinear.cli.hold import hold
 from rectilinear.cli.options import (
     BatchTokens,
     Device,
+    DryRun,
     Dtype,
     Force,
     Json,
@@ -23,6 +22,7 @@ from rectilinear.cli.options import (
     token_budget,
 )
 from rectilinear.cli.progress import progress_bar
+from rectilinear.cli.say import answer, typed
 from rectilinear.errors import ResultError
 
 if TYPE_CHECKING:
@@ -70,9 +70,7 @@ def delta(
     layers_path: LayersPath = None,
     trust_remote_code: TrustRemoteCode = False,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be done; read no weights, write nothing.")
-    ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Say what changed in every layer from one model to another, and whether it is more than noise.
 
@@ -120,16 +118,10 @@ def delta(
         return
     from rectilinear.ops.delta import delta as build
 
-    result = build(*scans, seed=seed, provenance={"command": shlex.join(["rectilinear", *sys.argv[1:]])})
+    result = build(*scans, seed=seed, provenance={"command": typed()})
     if target is not None:
         result.save(target, force=force)
-    if json:
-        sys.stdout.write(result.to_json() + "\n")
-    else:
-        Console().print(delta_table(result))
-    if target is not None:
-        note = Console(stderr=True, soft_wrap=True, highlight=False)
-        note.print(f"Report: {target / 'report.html'}", markup=False)
+    answer(result, delta_table, json=json, place=target and target / "report.html")
 
 
 def _refuse_unused(context: typer.Context) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -15,6 +13,7 @@ from rectilinear.cli.console import Console
 from rectilinear.cli.hold import hold
 from rectilinear.cli.options import BatchTokens, Device, Dtype, Force, Json, TrustRemoteCode, token_budget
 from rectilinear.cli.progress import progress_bar
+from rectilinear.cli.say import answer, typed
 from rectilinear.errors import RectilinearError
 
 if TYPE_CHECKING:
@@ -128,12 +127,7 @@ def evaluate(
     result = _measure(names, reference, source, options, loading, lambada, asked)
     if out is not None:
         save_eval(result, out, force=force)
-    if json:
-        sys.stdout.write(result.to_json() + "\n")
-    else:
-        Console().print(eval_table(result))
-    if out is not None:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"Page: {out / 'eval.html'}", markup=False)
+    answer(result, eval_table, json=json, place=out and out / "eval.html", kind="Page")
 
 
 def _plan(
@@ -214,7 +208,7 @@ def _measure(
             said = "" if state.perplexity is None else f"perplexity {state.perplexity:,.2f}"
             show(state.task, state.done, state.total, said, state.unit)
 
-        facts: dict[str, Any] = {"command": shlex.join(["rectilinear", *sys.argv[1:]])}
+        facts: dict[str, Any] = {"command": typed()}
         if source is not None:
             facts["text"] = source.id
         if lambada is not None:

@@ -12,6 +12,7 @@ import typer
 from rectilinear.cli.console import Console
 from rectilinear.cli.options import Device, Dtype, LayersPath, TrustRemoteCode
 from rectilinear.cli.progress import progress_bar
+from rectilinear.cli.say import note
 from rectilinear.errors import RectilinearError, ResultError
 
 EPILOG = """Examples:
@@ -70,9 +71,8 @@ def explore(
 
         options = {"dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
         page = serve(Engine(names, scans, layers_path=layers_path, **options), port=port, share=share)
-    note = Console(stderr=True, soft_wrap=True, highlight=False)
     for address in [page.local_url, page.share_url] if share else [page.local_url]:
-        note.print(f"Page: {address} (Ctrl-C ends it)", markup=False)
+        note(f"Page: {address} (Ctrl-C ends it)")
     try:
         threading.Event().wait()
     except KeyboardInterrupt:

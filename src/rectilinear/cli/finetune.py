@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,14 +12,17 @@ from rectilinear.cli.hold import hold
 from rectilinear.cli.options import (
     BatchTokens,
     Device,
+    DryRun,
     Force,
     Json,
     LayersPath,
     TrustRemoteCode,
+    check_either,
     slug,
     token_budget,
 )
 from rectilinear.cli.progress import hint, progress_bar
+from rectilinear.cli.say import answer, typed
 from rectilinear.errors import RectilinearError, ResultError
 
 if TYPE_CHECKING:
@@ -99,9 +100,7 @@ def finetune(
         bool, typer.Option("--resume", help="Go on in the folder, if it is there: seeds in it are not made again.")
     ] = False,
     json: Json = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be done; read no weights, write nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     device: Device = "auto",
     batch_tokens: BatchTokens = 4096,
     layers_path: LayersPath = None,
@@ -175,7 +174,7 @@ def finetune(
             **loading,
             **wishes,
             done=done,
-            provenance={"text": source.id, "command": shlex.join(["rectilinear", *sys.argv[1:]])},
+            provenance={"text": source.id, "command": typed()},
             on_progress=on_progress,
             on_seed=on_seed,
         )
@@ -184,7 +183,9 @@ def finetune(
 
             show(f"drawing {target}", 0, None, "")
             render_finetune(result, target, png=True)
-    _printed(result, target, json=json)
+    from rectilinear.report.finetuning import finetune_table
+
+    answer(result, finetune_table, json=json, place=target and target / "report.html")
 
 
 def _kept(kept: list[FinetuneResult], seeds: int, target: Path | None) -> str:
@@ -194,8 +195,7 @@ def _kept(kept: list[FinetuneResult], seeds: int, target: Path | None) -> str:
 
 def _before(target: Path | None, *, force: bool, resume: bool, looks: bool) -> FinetuneResult | None:
     """Return what is in the folder to go on from; raises ResultError where the folder must not be written."""
-    if force and resume:
-        raise ResultError("expected --force, which starts again, or --resume, which goes on: got both")
+    check_either(force, resume)
     from rectilinear.report.finetuning import DOCUMENT, load_finetune
     from rectilinear.report.folder import check_writable
 
@@ -232,15 +232,3 @@ def _forecast(model: str, lessons: Task | Pairs, wishes: dict[str, Any], loading
         "parameters": sum(parameter.numel() for parameter in empty.parameters()),
         "scans": f"{budget_of(empty, recipe.tokens):,} tokens before, and after each seed",
     }
-
-
-def _printed(result: FinetuneResult, target: Path | None, *, json: bool) -> None:
-    if json:
-        sys.stdout.write(result.to_json() + "\n")
-    else:
-        from rectilinear.report.finetuning import finetune_table
-
-        Console().print(finetune_table(result))
-    if target is not None:
-        note = Console(stderr=True, soft_wrap=True, highlight=False)
-        note.print(f"Report: {target / 'report.html'}", markup=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,10 +11,11 @@ from rectilinear.cli.console import Console
 from rectilinear.cli.hold import hold
 from rectilinear.cli.options import Device, Dtype, Force, Json, LayersPath, TrustRemoteCode, slug, token_budget
 from rectilinear.cli.progress import progress_bar
+from rectilinear.cli.say import answer, typed
 from rectilinear.errors import RectilinearError
 
 if TYPE_CHECKING:
-    from rectilinear.ops.heal import Healed, Outline, Progress
+    from rectilinear.ops.heal import Outline, Progress
     from rectilinear.results import Plan
 
 EPILOG = """Examples:
@@ -183,7 +182,7 @@ def heal(
         def on_progress(state: Progress) -> None:
             show(state.task, state.done, state.total, state.said)
 
-        facts = {"command": shlex.join(["rectilinear", *sys.argv[1:]]), "text": source.id, "student": model}
+        facts = {"command": typed(), "text": source.id, "student": model}
         done = heal_(
             student,
             dense,
@@ -197,7 +196,9 @@ def heal(
         if target is not None:
             show(f"writing {target}", 0, None, "")
             done.save(target, force=force)
-    _printed(done, target, json)
+    from rectilinear.report.healing import heal_table
+
+    answer(done.result, heal_table, json=json, place=target, kind="Model")
 
 
 def _number(option: str, value: str | None) -> int | None:
@@ -232,14 +233,3 @@ def _told(said: Outline) -> list[str]:
         f"memory     {said.bytes / 1e6:,.1f} MB for gradients and AdamW, beside both models",
         f"reads      at most {recipe.needed:,} tokens, {recipe.holdout} windows of them only to judge",
     ]
-
-
-def _printed(done: Healed, target: Path | None, json: bool) -> None:
-    if json:
-        sys.stdout.write(done.result.to_json() + "\n")
-    else:
-        from rectilinear.report.healing import heal_table
-
-        Console().print(heal_table(done.result))
-    if target is not None:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"Model: {target}", markup=False)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +12,7 @@ from rectilinear.cli.console import Console
 from rectilinear.cli.hold import hold
 from rectilinear.cli.options import Device, Dtype, Force, Json, TrustRemoteCode, slug
 from rectilinear.cli.progress import progress_bar
+from rectilinear.cli.say import answer, note, typed
 from rectilinear.errors import RectilinearError
 
 EPILOG = """Examples:
@@ -77,7 +76,6 @@ def judge(
     folder = out or Path(f"judge-{slug(model)}")
     check_writable(folder, force, DOCUMENT)
     beginnings = read_prompts(prompts)
-    err = Console(stderr=True, soft_wrap=True, highlight=False)
     with progress_bar(Console(stderr=True), "texts") as show:
         show("preparing", 0, None, "")
         from rectilinear.models.load import check_found, load
@@ -98,7 +96,7 @@ def judge(
         hold(folder)
         check_found(model, trust_remote_code=trust_remote_code)
         client = Client(base_url, os.environ.get(key_env), per_minute=per_minute, timeout=timeout)
-        err.print(said, markup=False)
+        note(said)
         show(f"loading {model}", 0, None, "")
         result = grade(
             *load(model, dtype=dtype, device=device, trust_remote_code=trust_remote_code),
@@ -106,15 +104,11 @@ def judge(
             client,
             settings,
             journal=folder.with_name(f".{folder.name}.partial.jsonl"),
-            provenance={"command": shlex.join(["rectilinear", *sys.argv[1:]]), "source": prompts},
+            provenance={"command": typed(), "source": prompts},
             on_progress=lambda task, done, total: show(task, done, total, ""),
         )
     result.save(folder, force=force)
-    if json:
-        sys.stdout.write(result.to_json() + "\n")
-    else:
-        Console().print(judging_table(result))
-    err.print(f"Page: {folder / 'judge.html'}", markup=False)
+    answer(result, judging_table, json=json, place=folder / "judge.html", kind="Page")
 
 
 def _prices(value: str | None) -> tuple[float, float] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +11,7 @@ import typer
 from rectilinear.cli.console import Console
 from rectilinear.cli.options import Force, Json
 from rectilinear.cli.progress import progress_bar
+from rectilinear.cli.say import answer, note, typed
 from rectilinear.cli.scanning import beside, table_of
 
 if TYPE_CHECKING:
@@ -73,20 +73,15 @@ def _tell(shards: Shards, out: Path, json: bool) -> None:
 def _whole(shards: Shards, out: Path, *, force: bool, json: bool, keep_moments: bool) -> None:
     """Write the result of a scan that is all there, and print it."""
     with progress_bar(Console(stderr=True), "shards") as show, beside(out, keep_moments) as moments:
-        command = shlex.join(["rectilinear", *sys.argv[1:]])
         states = sum(bool(getattr(shard, part)) for shard in shards.members.values() for part in ("fit", "heldout"))
         result = shards.result(
             keep_moments=moments,
-            provenance={"command": command},
+            provenance={"command": typed()},
             on_shard=lambda done: show("merging", done, states, "" if done < states else "solving"),
         )
         show("writing the report", 0, None, "")
         result.save(out, force=force)
-    if json:
-        sys.stdout.write(result.to_json() + "\n")
-    else:
-        Console().print(table_of(result))
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"Report: {out / 'report.html'}", markup=False)
+    answer(result, table_of, json=json, place=out / "report.html")
 
 
 def _part(shards: Shards, out: Path, *, force: bool, json: bool) -> None:
@@ -102,10 +97,7 @@ def _part(shards: Shards, out: Path, *, force: bool, json: bool) -> None:
         write_folder(out, fill, force=force, marker=DOCUMENT)
     if json:
         sys.stdout.write((out / DOCUMENT).read_text(encoding="utf-8"))
-    note = Console(stderr=True, soft_wrap=True, highlight=False)
-    note.print(f"Shards: {out}; missing to be a scan: {shards.lack()}", markup=False)
+    note(f"Shards: {out}; missing to be a scan: {shards.lack()}")
     if not shards.missing("fit") and not shards.held("heldout"):
         shares = shards.first.same["of"]
-        note.print(
-            f"Next: the scan's command with --shard I/{shares} --maps {out}, for I from 1 to {shares}", markup=False
-        )
+        note(f"Next: the scan's command with --shard I/{shares} --maps {out}, for I from 1 to {shares}")

@@ -11,6 +11,7 @@ from rectilinear.errors import RectilinearError, TextError
 
 Force = Annotated[bool, typer.Option("--force", help="Replace the folder if it exists.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result document to standard output.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done; read no weights, write nothing.")]
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"], typer.Option(help="Precision that models are loaded in.")
 ]
@@ -31,6 +32,12 @@ def given(context: typer.Context, *names: str) -> list[str]:
     """Return those of the parameters `names` that stand on the command line, as options."""
     found = ((name, context.get_parameter_source(name)) for name in names)
     return ["--" + name.replace("_", "-") for name, source in found if source and source.name == "COMMANDLINE"]
+
+
+def check_either(force: bool, resume: bool) -> None:
+    """Raise RectilinearError where a command is to start again and to go on."""
+    if force and resume:
+        raise RectilinearError("expected --force, which starts again, or --resume, which goes on: got both")
 
 
 def token_budget(value: str | None) -> int | Literal["all"] | None:

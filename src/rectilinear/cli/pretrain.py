@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,12 +11,12 @@ from rectilinear.cli.console import Console
 from rectilinear.cli.hold import hold
 from rectilinear.cli.options import Device, Force, Json, token_budget
 from rectilinear.cli.progress import progress_bar
+from rectilinear.cli.say import answer, typed
 from rectilinear.errors import RectilinearError
 
 if TYPE_CHECKING:
     from rectilinear.ops.pretrain import Progress
     from rectilinear.ops.pretraining.recipe import Recipe
-    from rectilinear.results import PretrainResult
 
 EPILOG = """Examples:
 
@@ -162,11 +160,13 @@ def pretrain(
             force=force,
             device=device,
             report_to=tuple(name.strip() for name in (report_to or "").split(",") if name.strip()),
-            provenance={"command": shlex.join(["rectilinear", *sys.argv[1:]])},
+            provenance={"command": typed()},
             on_progress=on_progress,
             **asked,
         )
-    _printed(result, out, json)
+    from rectilinear.report.pretraining import pretrain_table
+
+    answer(result, pretrain_table, json=json, place=out, kind="Model")
 
 
 def _layers(value: str | None) -> tuple[int, ...] | None:
@@ -197,13 +197,3 @@ def _told(recipe: Recipe) -> list[str]:
         f"step       {shape.batch} x {recipe.accumulate} windows of {shape.window}, {recipe.step_tokens:,} tokens",
         f"rate       {shape.rate:g}, warm-up {recipe.warmup:.0%}, cosine to 0",
     ]
-
-
-def _printed(result: PretrainResult, out: Path, json: bool) -> None:
-    if json:
-        sys.stdout.write(result.to_json() + "\n")
-        return
-    from rectilinear.report.pretraining import pretrain_table
-
-    Console().print(pretrain_table(result))
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"Model: {out}", markup=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,8 +9,9 @@ import typer
 
 from rectilinear.cli.console import Console
 from rectilinear.cli.hold import hold
-from rectilinear.cli.options import BatchTokens, Device, Dtype, Force, Json, LayersPath, TrustRemoteCode
+from rectilinear.cli.options import BatchTokens, Device, DryRun, Dtype, Force, Json, LayersPath, TrustRemoteCode
 from rectilinear.cli.progress import progress_bar
+from rectilinear.cli.say import answer, typed
 
 if TYPE_CHECKING:
     from rectilinear.data.tasks import Task
@@ -63,9 +62,7 @@ def probe(
     ] = None,
     force: Force = False,
     json: Json = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be done; read no weights, write nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     dtype: Dtype = "auto",
     device: Device = "auto",
     batch_tokens: BatchTokens = 4096,
@@ -103,13 +100,7 @@ def probe(
     result = _probed(models, found, settings, loading)
     if target is not None:
         result.save(target, force=force)
-    if json:
-        sys.stdout.write(result.to_json() + "\n")
-    else:
-        Console().print(probe_table(result))
-    if target is not None:
-        note = Console(stderr=True, soft_wrap=True, highlight=False)
-        note.print(f"Report: {target / 'report.html'}", markup=False)
+    answer(result, probe_table, json=json, place=target and target / "report.html")
 
 
 def _forecast(models: list[str], task: Task, settings: ProbeSettings, loading: dict[str, Any]) -> dict[str, Any]:
@@ -149,5 +140,5 @@ def _probed(models: list[str], task: Task, settings: ProbeSettings, loading: dic
         def on_progress(state: Progress) -> None:
             show(state.task, state.done, state.total, state.said, state.unit)
 
-        facts = {"command": shlex.join(["rectilinear", *sys.argv[1:]])}
+        facts = {"command": typed()}
         return probe_models(map(loaded, models), task, settings, provenance=facts, on_progress=on_progress)

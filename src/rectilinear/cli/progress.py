@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rectilinear.cli.console import Console
+from rectilinear.cli.say import note
 
 
 class Show(Protocol):
@@ -59,5 +60,5 @@ def hint(kept: Callable[[], str]) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, SystemExit):
         if said := kept():
-            Console(stderr=True, soft_wrap=True, highlight=False).print(said, markup=False)
+            note(said)
         raise

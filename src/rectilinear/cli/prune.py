@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -25,12 +24,13 @@ from rectilinear.cli.options import (
     token_budget,
 )
 from rectilinear.cli.progress import progress_bar
+from rectilinear.cli.say import answer, typed
 from rectilinear.core.spans import in_words, parse_layers
 from rectilinear.errors import ModelError
 
 if TYPE_CHECKING:
     from rectilinear.ops.cut.bench import Progress
-    from rectilinear.results import Plan, PruneResult, SweepResult
+    from rectilinear.results import Plan, SweepResult
 
 EPILOG = """Examples:
 
@@ -180,7 +180,7 @@ def prune(
             "plan": known,
             "max_perplexity_increase": limit,
         }
-        facts = {"command": shlex.join(["rectilinear", *sys.argv[1:]]), "text": source.id, "judge_text": judge_text}
+        facts = {"command": typed(), "text": source.id, "judge_text": judge_text}
         judged: dict[str, Any] = {"judge_texts": None if judge is None else judge.documents(), "provenance": facts}
         if counts is not None:
             from rectilinear.ops.sweep import sweep as swept
@@ -204,8 +204,10 @@ def prune(
                 cut.save(target, force=force)
     if dry_run:
         _told(made, json)
-    else:
-        _printed(cut.result, target, json)
+        return
+    from rectilinear.report.pruning import prune_table
+
+    answer(cut.result, prune_table, json=json, place=target, kind="Model")
 
 
 def _range(text: str) -> range:
@@ -234,28 +236,9 @@ def _told(plan: Plan, json: bool) -> None:
         Console(soft_wrap=True, highlight=False).print(line, markup=False)
 
 
-def _printed(result: PruneResult, target: Path | None, json: bool) -> None:
-    if json:
-        sys.stdout.write(result.to_json() + "\n")
-    else:
-        from rectilinear.report.pruning import prune_table
-
-        Console().print(prune_table(result))
-    _where("Model", target)
-
-
 def _shown(result: SweepResult, target: Path | None, force: bool, json: bool) -> None:
     if target is not None:
         result.save(target, force=force)
-    if json:
-        sys.stdout.write(result.to_json() + "\n")
-    else:
-        from rectilinear.report.sweep import sweep_table
+    from rectilinear.report.sweep import sweep_table
 
-        Console().print(sweep_table(result))
-    _where("Page", None if target is None else target / "sweep.html")
-
-
-def _where(what: str, path: Path | None) -> None:
-    if path is not None:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"{what}: {path}", markup=False)
+    answer(result, sweep_table, json=json, place=target and target / "sweep.html", kind="Page")

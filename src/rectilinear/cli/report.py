@@ -11,6 +11,7 @@ import typer
 
 from rectilinear.cli.console import Console
 from rectilinear.cli.hold import hold
+from rectilinear.cli.say import answer, note
 from rectilinear.errors import ResultError
 
 
@@ -33,11 +34,7 @@ def report(
         where = folder if folder.is_dir() else folder.parent
         hold(where)
         kind.render(result, where, png=png)
-        if json:
-            sys.stdout.write(result.to_json() + "\n")
-        else:
-            Console().print(kind.table(result))
-            Console(stderr=True, soft_wrap=True).print(f"Report: {where / kind.page}", markup=False)
+        answer(result, kind.table, json=json, place=where / kind.page)
 
 
 def compare(
@@ -70,7 +67,7 @@ def compare(
         sys.stdout.write(jsonlib.dumps(build(results, names), indent=1) + "\n")
     else:
         Console().print(compare_table(results, names))
-    Console(stderr=True, soft_wrap=True).print(f"Page: {out / 'compare.html'}", markup=False)
+    note(f"Page: {out / 'compare.html'}")
 
 
 def _names(folders: list[Path], models: list[str]) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json as jsonlib
-import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from rectilinear.cli.console import Console
-from rectilinear.cli.options import Json
+from rectilinear.cli.options import Json, check_either
 from rectilinear.cli.progress import hint
-from rectilinear.errors import RectilinearError, ResultError
+from rectilinear.cli.say import answer, note, typed
+from rectilinear.errors import RectilinearError
 
 if TYPE_CHECKING:
     from rectilinear.reproduction.execute import Step
@@ -89,7 +89,7 @@ def reproduce(
     from rectilinear.reproduction.log import REPORT
 
     report = target / REPORT
-    facts = {"scale": scale, **run_facts(), "command": shlex.join(["rectilinear", *sys.argv[1:]])}
+    facts = {"scale": scale, **run_facts(), "command": typed()}
     # Not by `hold`: each of the commands lets go of what was held when it ends.
     with locked(target), hint(lambda: _kept(log)):
         log.write()
@@ -104,11 +104,7 @@ def reproduce(
             provenance=facts,
         )
         result.save(report, force=True)
-    if json:
-        sys.stdout.write(result.to_json() + "\n")
-    else:
-        Console().print(reproduction_table(result))
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"Page: {report / PAGE}", markup=False)
+    answer(result, reproduction_table, json=json, place=report / PAGE, kind="Page")
 
 
 def _opened(target: Path, scale: str, *, force: bool, resume: bool, looks: bool) -> Log:
@@ -116,8 +112,7 @@ def _opened(target: Path, scale: str, *, force: bool, resume: bool, looks: bool)
     from rectilinear.report.folder import check_writable
     from rectilinear.reproduction.log import DOCUMENT, Log
 
-    if force and resume:
-        raise ResultError("expected --force, which starts again, or --resume, which goes on: got both")
+    check_either(force, resume)
     if resume or looks:
         return Log(target, scale) if force else Log.open(target, scale)
     check_writable(target, force, DOCUMENT)
@@ -162,7 +157,7 @@ def _announced(step: Step, left: Sequence[Step]) -> None:
     minutes = sum(one.run.minutes or 0 for one in left)
     time = f", about {_time(minutes)}" if minutes else ""
     line = f"{len(left)} to go{time}: {visible(step.typed)}"
-    Console(stderr=True, soft_wrap=True, highlight=False).print(line, markup=False, style="dim")
+    note(line, style="dim")
 
 
 def _told(planned: Sequence[Step], out: Path, *, json: bool) -> None:

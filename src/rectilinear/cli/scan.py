@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +13,7 @@ from rectilinear.cli.hold import hold
 from rectilinear.cli.options import (
     BatchTokens,
     Device,
+    DryRun,
     Dtype,
     Force,
     Holdout,
@@ -28,6 +27,7 @@ from rectilinear.cli.options import (
     slug,
     token_budget,
 )
+from rectilinear.cli.say import typed
 from rectilinear.cli.scanning import Work, checkpoints_of
 from rectilinear.errors import ModelError, ResultError, TextError
 
@@ -123,9 +123,7 @@ def scan(
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap and of the samples.")] = 0,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be done; read no weights, write nothing.")
-    ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Measure how linear every layer of a model is, in one pass over a text.
 
@@ -176,7 +174,7 @@ def scan(
         return
     hold(target if first else None)
     wishes = {**sizes, "sink_multiple": sink_multiple, "seed": seed}
-    facts = {"model": model, "command": shlex.join(["rectilinear", *sys.argv[1:]])}
+    facts = {"model": model, "command": typed()}
     work = Work(model, loading, sources, wishes, facts, target if first else None, force, json)
     if share is not None:
         work.shard(share, maps)

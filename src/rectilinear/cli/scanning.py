@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from rectilinear.cli.console import Console
-from rectilinear.cli.progress import Show, progress_bar
+from rectilinear.cli.progress import Show, hint, progress_bar
+from rectilinear.cli.say import answer, note
 from rectilinear.errors import ResultError, TextError
 
 if TYPE_CHECKING:
@@ -81,8 +82,7 @@ class Work:
             sys.stdout.write((self.target / DOCUMENT).read_text(encoding="utf-8"))
         held = Shard.load(self.target)
         part, step = ("held-out", "merge it with the others") if held.heldout else ("fit", "merge the fit part")
-        note = Console(stderr=True, soft_wrap=True, highlight=False)
-        note.print(f"Share {share[0]} of {share[1]} of the {part} part: {self.target}; {step}", markup=False)
+        note(f"Share {share[0]} of {share[1]} of the {part} part: {self.target}; {step}")
 
     def _load(self, show: Show, ranks: Ranks | None) -> tuple[Any, Any]:
         from rectilinear.models.load import load
@@ -125,13 +125,8 @@ class Work:
         )
 
     def _say(self, result: ScanResult | TextsResult) -> None:
-        if self.json:
-            sys.stdout.write(result.to_json() + "\n")
-        else:
-            Console().print(table_of(result))
-        if self.target is not None:
-            page = self.target / ("texts.html" if len(self.sources) > 1 else "report.html")
-            Console(stderr=True, soft_wrap=True, highlight=False).print(f"Report: {page}", markup=False)
+        page = "texts.html" if len(self.sources) > 1 else "report.html"
+        answer(result, table_of, json=self.json, place=self.target and self.target / page)
 
 
 def _progress(shown: bool) -> AbstractContextManager[Show]:
@@ -164,13 +159,14 @@ def checkpoints_of(
 @contextmanager
 def _kept(checkpoints: Checkpoints | None) -> Iterator[None]:
     """Take away in the end what was kept on the way; where there is no end, say what is there to go on from."""
-    try:
+
+    def kept() -> str:
+        if checkpoints is None or checkpoints.last() is None:
+            return ""
+        return f"What was gathered is kept in {checkpoints.folder}: go on with --resume"
+
+    with hint(kept):
         yield
-    except (KeyboardInterrupt, SystemExit):
-        if checkpoints is not None and checkpoints.last() is not None:
-            said = f"What was gathered is kept in {checkpoints.folder}: go on with --resume"
-            Console(stderr=True, soft_wrap=True, highlight=False).print(said, markup=False)
-        raise
     if checkpoints is not None:
         shutil.rmtree(checkpoints.folder, ignore_errors=True)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as jsonlib
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,10 +24,11 @@ from rectilinear.cli.options import (
     token_budget,
 )
 from rectilinear.cli.progress import progress_bar
+from rectilinear.cli.say import answer, note, typed
 from rectilinear.errors import ModelError, ResultError, TextError
 
 if TYPE_CHECKING:
-    from rectilinear.results import TokensResult
+    pass
 
 EPILOG = """Examples:
 
@@ -155,14 +155,16 @@ def tokens(
             asked,
             maps=fitted,
             layers_path=layers_path,
-            provenance={"model": model, "command": shlex.join(["rectilinear", *sys.argv[1:]])},
+            provenance={"model": model, "command": typed()},
             on_progress=lambda done, total: show("reading the prompt", done, total, ""),
         )
         if target is not None:
             # Maps that came from elsewhere stay there, unless this folder takes that one's place.
             ours = known is None or (maps is not None and target.exists() and target.samefile(maps))
             result.save(target, fitted.save if ours else None, force=force)
-    _printed(result, target, json)
+    from rectilinear.report.tokens import tokens_table
+
+    answer(result, tokens_table, json=json, place=target and target / "tokens.html", kind="Page")
 
 
 def _carriers(corpus: Path, out: Path | None, force: bool, json: bool) -> None:
@@ -178,7 +180,8 @@ def _carriers(corpus: Path, out: Path | None, force: bool, json: bool) -> None:
         sys.stdout.write(jsonlib.dumps(document(result), indent=1) + "\n")
     else:
         Console().print(carriers_table(result))
-    _page(None if out is None else out / PAGE)
+    if out is not None:
+        note(f"Page: {out / PAGE}")
 
 
 def _prompt(prompt: str | None, file: Path | None) -> str:
@@ -195,18 +198,3 @@ def _prompt(prompt: str | None, file: Path | None) -> str:
     if not prompt.strip():
         raise TextError(f"expected a prompt, got an empty one{f' in {file}' if file else ''}")
     return prompt
-
-
-def _printed(result: TokensResult, target: Path | None, json: bool) -> None:
-    if json:
-        sys.stdout.write(result.to_json() + "\n")
-    else:
-        from rectilinear.report.tokens import tokens_table
-
-        Console().print(tokens_table(result))
-    _page(None if target is None else target / "tokens.html")
-
-
-def _page(path: Path | None) -> None:
-    if path is not None:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"Page: {path}", markup=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as jsonlib
-import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from rectilinear.cli.hold import hold
 from rectilinear.cli.options import (
     BatchTokens,
     Device,
+    DryRun,
     Dtype,
     Force,
     Holdout,
@@ -23,11 +23,12 @@ from rectilinear.cli.options import (
     LayersPath,
     SinkMultiple,
     TrustRemoteCode,
+    check_either,
     slug,
     token_budget,
 )
 from rectilinear.cli.progress import hint, progress_bar
-from rectilinear.errors import ResultError
+from rectilinear.cli.say import answer, typed
 
 if TYPE_CHECKING:
     from rectilinear.ops.trace import Outline, Progress
@@ -101,12 +102,7 @@ def trace(
     layers_path: LayersPath = None,
     trust_remote_code: TrustRemoteCode = False,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap and of the samples.")] = 0,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Print the checkpoints, and what it would take; read no weights, write nothing."
-        ),
-    ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Follow linearity along training: scan every checkpoint on the very same windows of a text.
 
@@ -162,7 +158,7 @@ def trace(
             sink_multiple=sink_multiple,
             seed=seed,
             done=done,
-            provenance={"text": source.id, "command": shlex.join(["rectilinear", *sys.argv[1:]])},
+            provenance={"text": source.id, "command": typed()},
             on_progress=on_progress,
             on_scan=on_scan,
         )
@@ -171,7 +167,9 @@ def trace(
 
             show(f"drawing {target}", 0, None, "")
             render_trace(result, target, png=True)
-    _printed(result, target, json=json)
+    from rectilinear.report.trace import PAGE, trace_table
+
+    answer(result, trace_table, json=json, place=target and target / PAGE)
 
 
 def _kept(kept: list[TraceResult], target: Path | None) -> str:
@@ -184,8 +182,7 @@ def _kept(kept: list[TraceResult], target: Path | None) -> str:
 
 def _before(target: Path | None, *, force: bool, resume: bool) -> TraceResult | None:
     """Return what is in the folder to go on from; raises ResultError where the folder must not be written."""
-    if force and resume:
-        raise ResultError("expected --force, which starts again, or --resume, which goes on: got both")
+    check_either(force, resume)
     from rectilinear.report.folder import check_writable
     from rectilinear.report.trace import DOCUMENT, load_trace
 
@@ -231,16 +228,3 @@ def _spent(seconds: float) -> str:
         if seconds < 6000
         else f"{seconds / 3600:.1f} h"
     )
-
-
-def _printed(result: TraceResult, target: Path | None, *, json: bool) -> None:
-    if json:
-        sys.stdout.write(result.to_json() + "\n")
-    else:
-        from rectilinear.report.trace import trace_table
-
-        Console().print(trace_table(result))
-    if target is not None:
-        from rectilinear.report.trace import PAGE
-
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"Report: {target / PAGE}", markup=False)

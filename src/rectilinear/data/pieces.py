@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,20 @@ class Pieces:
         """All tokens."""
         return self.tokens_fit + self.tokens_heldout
 
-    @property
+    def facts(self, d: int) -> dict[str, Any]:
+        """Return what a result says of the text, for a stream of width d."""
+        return {
+            "tokens": self.tokens,
+            "tokens_fit": self.tokens_fit,
+            "tokens_heldout": self.tokens_heldout,
+            "tokens_per_d": {"paper": round(self.tokens / d, 3), "heldout": round(self.tokens_fit / d, 3)},
+            "documents": self.documents,
+            "unit": self.unit,
+            "windows": self.digest,
+            "d": d,
+        }
+
+    @cached_property
     def digest(self) -> str:
         """16 hex digits that tell cuts apart: by every window's tokens and document, and by which are held out."""
         digest = hashlib.sha256(self.unit.encode())
@@ -121,6 +135,13 @@ def cut_pieces(tokenizer: Any, documents: Iterable[str], *, tokens: int | None, 
         )
     fit, heldout, unit = _split(pieces, count, holdout)
     return Pieces(fit, heldout, unit, count, tokens, exhausted=bool(left))
+
+
+def noted(documents: Iterable[str], read: list[str]) -> Iterator[str]:
+    """Pass documents on, and put into `read` those that were asked for, to be cut again."""
+    for document in documents:
+        read.append(document)
+        yield document
 
 
 def from_ids(input_ids: np.ndarray, attention_mask: np.ndarray | None, *, holdout: float) -> Pieces:

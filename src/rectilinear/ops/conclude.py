@@ -23,19 +23,11 @@ TRUSTED_TOKENS_PER_D = 20
 
 def scan_facts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, pieces: Pieces) -> dict[str, Any]:
     """Return what is known of a scan before it begins."""
-    d = width(model)
     return {
         **model_facts(model),
         "tokenizer_fingerprint": None if tokenizer is None else tokenizer_fingerprint(tokenizer),
         "text": "texts given in Python",
-        "tokens": pieces.tokens,
-        "tokens_fit": pieces.tokens_fit,
-        "tokens_heldout": pieces.tokens_heldout,
-        "tokens_per_d": {"paper": round(pieces.tokens / d, 3), "heldout": round(pieces.tokens_fit / d, 3)},
-        "documents": pieces.documents,
-        "unit": pieces.unit,
-        "windows": pieces.digest,
-        "d": d,
+        **pieces.facts(width(model)),
         "threads": torch.get_num_threads(),
         **run_facts(),
     }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rectilinear.core.bootstrap import draws, interval
-from rectilinear.data.pieces import cut_pieces
+from rectilinear.data.pieces import cut_pieces, noted
 from rectilinear.errors import ResultError, TextError
 from rectilinear.ops.provenance import run_facts
 from rectilinear.results import Change, Changes, DeltaResult, LayerDelta, ScanResult, mean
@@ -87,15 +87,9 @@ def same_documents(
     called, and whether they are the same file, does not count.
     """
     read: list[str] = []
-
-    def reading() -> Iterator[str]:
-        for document in documents:
-            read.append(document)
-            yield document
-
     first, *others = tokenizers
     sizes: dict[str, Any] = {"tokens": tokens, "window": window, "holdout": holdout}
-    wanted = cut_pieces(first, reading(), **sizes).digest
+    wanted = cut_pieces(first, noted(documents, read), **sizes).digest
     for tokenizer in others:
         if cut_pieces(tokenizer, read, **sizes).digest != wanted:
             raise TextError(

@@ -11,6 +11,7 @@ from typing import Any
 
 from rectilinear.core.moments import Moments
 from rectilinear.errors import ResultError
+from rectilinear.files import writing
 from rectilinear.ops.pair import Pair
 from rectilinear.results import MOMENTS, MOMENTS_DOCUMENT, SCHEMA
 from rectilinear.results.document import link_files
@@ -18,6 +19,7 @@ from rectilinear.results.document import link_files
 KIND = "moments"
 PARTS, TOKENS = ("fit", "heldout"), ("ordinary", "sink")
 MODEL_FACTS = ("model", "fingerprint", "tokenizer_fingerprint", "d")
+KEEPING = "keep moments in"  # what a full disk hinders
 FACTS = (*MODEL_FACTS, "text", "tokens", "documents", "window", "sink_multiple")  # of a result's provenance
 
 
@@ -47,11 +49,9 @@ class Keeper:
         """Make the folder; raises ResultError where it holds something or cannot be made."""
         self.folder = Path(folder)
         self._parted = False
-        try:
+        with writing(folder, KEEPING):
             self.folder.mkdir(parents=True, exist_ok=True)
             held = any(self.folder.iterdir())
-        except OSError as error:
-            raise ResultError(f"cannot keep moments in {folder}: {error.strerror or error}") from error
         if held:
             raise ResultError(f"expected a new or empty folder for the moments, got {folder}: choose another")
 
@@ -62,11 +62,9 @@ class Keeper:
 
     def take_up(self, folder: Path) -> None:
         """Take over a folder made by `copy`; raises ResultError where that cannot be done."""
-        try:
+        with writing(self.folder, KEEPING):
             shutil.rmtree(self.folder)
             link_files(folder, self.folder)
-        except OSError as error:
-            raise ResultError(f"cannot keep moments in {self.folder}: {error.strerror or error}") from error
         self._parted = True
 
     def fitted(self, pairs: Sequence[Pair]) -> None:
@@ -92,10 +90,8 @@ class Keeper:
                         late.save(self.folder / group.file(layer))
         facts = {name: provenance[name] for name in FACTS}
         document = {"schema": SCHEMA, "kind": KIND, "layers": len(pairs), **facts, "sink_thresholds": thresholds}
-        try:
+        with writing(self.folder, KEEPING):
             (self.folder / MOMENTS_DOCUMENT).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ResultError(f"cannot keep moments in {self.folder}: {error.strerror or error}") from error
 
 
 def _since(moments: Moments, earlier: Moments) -> Moments:

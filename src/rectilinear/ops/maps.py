@@ -17,6 +17,7 @@ from rectilinear.core.linear import AffineMap, fit, in_turn
 from rectilinear.core.moments import Moments
 from rectilinear.data.pieces import batches, cut_pieces
 from rectilinear.errors import ResultError
+from rectilinear.files import write_whole
 from rectilinear.models.load import fingerprint, model_id, tokenizer_fingerprint
 from rectilinear.models.mode import eval_mode
 from rectilinear.models.stack import decoder_stack, watch, width
@@ -83,12 +84,7 @@ class Maps:
         }
         header = {"schema": SCHEMA, "kind": KIND, **self.facts, "sink_thresholds": self.thresholds, "no_sinks": alike}
         path = Path(folder) / FILE
-        part = path.with_name(FILE + ".part")
-        try:
-            part.write_bytes(save(tensors, {HEADER: json.dumps(header)}))
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_whole(path, save(tensors, {HEADER: json.dumps(header)}))
         return path
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import accumulate, islice, takewhile
 from typing import TYPE_CHECKING
 
@@ -83,7 +83,7 @@ class Pass:
 
     def start_heldout(self) -> None:
         """Fit the maps on what was gathered."""
-        if self.start > sum(1 for _ in batches(self.pieces.fit, self.batch_tokens)):
+        if self.start > self._fit_batches:
             return  # the state that was taken up has them
         if self.gatherer.keeper is not None:
             self.gatherer.keeper.fitted(self.gatherer.pairs())
@@ -93,8 +93,7 @@ class Pass:
     def judge(self) -> None:
         """Pass the share of the held-out part through the model, and judge the maps on it."""
         blocks = self._blocks()
-        first = sum(1 for _ in batches(self.pieces.fit, self.batch_tokens))
-        for number, batch in enumerate(batches(self.pieces.heldout, self.batch_tokens), first):
+        for number, batch in enumerate(batches(self.pieces.heldout, self.batch_tokens), self._fit_batches):
             if self.share.owns(number, 0):
                 self._step(number, batch, blocks)
 
@@ -127,6 +126,10 @@ class Pass:
             done = min(self.done * self.share.of, self.pieces.tokens)
             self.on_progress(Progress(done, self.pieces.tokens, self.gatherer.running_score()))
 
+    @cached_property
+    def _fit_batches(self) -> int:
+        return sum(1 for _ in batches(self.pieces.fit, self.batch_tokens))
+
     def _opening(self) -> int:
         """Return how many first batches of the fit part decide what counts as a sink; at least all in a short text."""
         ends = accumulate(int(batch.mask.sum()) for batch in batches(self.pieces.fit, self.batch_tokens))
@@ -147,35 +150,19 @@ class Pass:
         return nullcontext() if self.parts is None else watch_parts(self.stack, self.parts.on_parts)
 
 
-def run_pass(
-    model: PreTrainedModel,
-    stack: torch.nn.ModuleList,
-    pieces: Pieces,
-    gatherer: Gatherer,
-    parts: Submodules | None,
-    batch_tokens: int,
-    on_progress: Callable[[Progress], None] | None,
-    ranks: Ranks | None = None,
-    start: int = 0,
-    on_batch: Callable[[int, int], None] | None = None,
-) -> None:
-    """Run the model over all pieces once: the fit part, then the held-out part; `ranks` share the batches.
-
-    start, on_batch: as in `Pass`.
-    """
-    share = WHOLE if ranks is None else ranks.share
-    whole = Pass(model, stack, pieces, gatherer, parts, batch_tokens, share, on_progress, start, on_batch)
+def run_pass(whole: Pass, ranks: Ranks | None = None) -> None:
+    """Make a pass over both parts, the fit part first; `ranks` share the batches, and sum what they see."""
     with whole.watching():
         whole.fit()
-        if pieces.heldout:
+        if whole.pieces.heldout:
             if ranks is not None:
                 sum_fit(ranks, whole.pairs())
             whole.start_heldout()
             if ranks is not None and ranks.rank:
-                leave_fit_(gatherer, parts)
+                leave_fit_(whole.gatherer, whole.parts)
             whole.judge()
         if ranks is not None:  # here, as only inference mode may change what was made in it
-            sum_scan(ranks, gatherer, parts)
+            sum_scan(ranks, whole.gatherer, whole.parts)
 
 
 def run_batch(model: PreTrainedModel, stack: torch.nn.ModuleList, batch: Batch) -> int:

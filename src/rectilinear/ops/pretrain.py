@@ -16,6 +16,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from rectilinear.data.windows import Window
 from rectilinear.errors import RectilinearError, ResultError, first_line
+from rectilinear.files import writing
 from rectilinear.models.load import device_of
 from rectilinear.models.mode import eval_mode
 from rectilinear.models.quiet import quiet
@@ -163,12 +164,11 @@ def _finish(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
     part = folder / ".model"
     model.config.use_cache = True
     try:
-        save_model(model, tokenizer, part)
-        (part / DOCUMENT).write_text(result.to_json() + "\n", encoding="utf-8")
-        for file in sorted(part.iterdir(), key=lambda path: path.name == DOCUMENT):
-            file.replace(folder / file.name)
-    except OSError as error:
-        raise ResultError(f"cannot write {folder}: {error.strerror or error}") from error
+        with writing(folder):
+            save_model(model, tokenizer, part)
+            (part / DOCUMENT).write_text(result.to_json() + "\n", encoding="utf-8")
+            for file in sorted(part.iterdir(), key=lambda path: path.name == DOCUMENT):
+                file.replace(folder / file.name)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

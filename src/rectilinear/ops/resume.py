@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rectilinear.errors import ResultError
+from rectilinear.files import writing
 from rectilinear.ops.state import load_state, save_state, state_facts
 
 if TYPE_CHECKING:
@@ -76,12 +77,11 @@ class Checkpoints:
         facts = {"same": _same(work), "batches": batches, "tokens": tokens, "seconds": self.seconds}
         try:
             shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
-            save_state(part, work.gatherer, work.parts, facts=facts)
-            if work.gatherer.keeper is not None:
-                work.gatherer.keeper.copy(part / MOMENTS)
-            part.replace(target)
-        except OSError as error:
-            raise ResultError(f"cannot write {target}: {error.strerror or error}") from error
+            with writing(target):
+                save_state(part, work.gatherer, work.parts, facts=facts)
+                if work.gatherer.keeper is not None:
+                    work.gatherer.keeper.copy(part / MOMENTS)
+                part.replace(target)
         finally:
             shutil.rmtree(part, ignore_errors=True)
         for old in self.folder.glob("after-*"):

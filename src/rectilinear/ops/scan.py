@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from rectilinear.core.spans import chosen_layers
-from rectilinear.data.pieces import Pieces, Share, cut_pieces, from_ids
+from rectilinear.data.pieces import WHOLE, Pieces, Share, cut_pieces, from_ids
 from rectilinear.errors import ModelError, TextError
 from rectilinear.models.stack import decoder_stack, width
 from rectilinear.ops.carriers import Kinds
@@ -107,18 +107,8 @@ def scan(
     start, on_batch = 0, None
     if checkpoints is not None:
         start, on_batch = checkpoints.take_up(work), partial(checkpoints.after, work)
-    run_pass(
-        work.model,
-        work.stack,
-        work.pieces,
-        work.gatherer,
-        work.parts,
-        batch_tokens,
-        on_progress,
-        ranks,
-        start=start,
-        on_batch=on_batch,
-    )
+    share = WHOLE if ranks is None else ranks.share
+    run_pass(replace(work.passed(share, on_progress), start=start, on_batch=on_batch), ranks)
     if on_gathered is not None:
         on_gathered(work.gatherer)
     result = None

@@ -20,6 +20,7 @@ from rectilinear.core.grams import Grams
 from rectilinear.core.moments import Moments
 from rectilinear.core.tails import LogHistogram
 from rectilinear.errors import ResultError, first_line
+from rectilinear.files import write_whole, writing
 from rectilinear.ops.carriers import Carried
 from rectilinear.ops.layers import GEOMETRY, Gatherer, Layer, Position
 from rectilinear.ops.pair import GROUPS, Pair
@@ -45,7 +46,7 @@ def save_state(
     Raises ResultError where it cannot be written.
     """
     folder = Path(folder)
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for index, layer in enumerate(gatherer.layers):
             if layer is not None:
@@ -54,11 +55,7 @@ def save_state(
         if gatherer.spans is not None:
             _write(folder / SPANS, _spans_saved(gatherer.spans))
         document = {"schema": SCHEMA, "kind": KIND, **facts}
-        part = folder / f"{DOCUMENT}.part"
-        part.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        part.replace(folder / DOCUMENT)
-    except OSError as error:
-        raise ResultError(f"cannot write {folder}: {error.strerror or error}") from error
+        write_whole(folder / DOCUMENT, f"{json.dumps(document, indent=1)}\n".encode())
 
 
 def state_facts(folder: str | Path) -> dict[str, Any]:
@@ -111,9 +108,7 @@ def _write(file: Path, saved: Saved) -> None:
         # Both maps of a pair may share a center: safetensors wants each in a place of its own.
         whole[name] = tensor.clone() if place in seen else tensor.cpu().contiguous()
         seen.add(place)
-    part = file.with_name(file.name + ".part")
-    part.write_bytes(save(whole, {"facts": json.dumps(facts)}))  # safetensors' own writer hides a full disk
-    part.replace(file)
+    write_whole(file, save(whole, {"facts": json.dumps(facts)}))  # safetensors' own writer hides a full disk
 
 
 def _read(file: Path) -> Saved:

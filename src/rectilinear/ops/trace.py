@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from rectilinear.core.bootstrap import mean_score_interval
-from rectilinear.data.pieces import Pieces, cut_pieces
+from rectilinear.data.pieces import Pieces, cut_pieces, noted
 from rectilinear.errors import ModelError, NonFiniteError, ResultError
 from rectilinear.models.checkpoints import Checkpoint, find_checkpoints
 from rectilinear.models.load import check_found, device_of, load, load_tokenizer, skeleton
@@ -59,11 +58,10 @@ class Outline:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """What every checkpoint is scanned on: pieces of at most `window` tokens, their mark, and notes on them."""
+    """What every checkpoint is scanned on: pieces of at most `window` tokens, and notes on them."""
 
     pieces: Pieces
     window: int
-    mark: str
     notes: tuple[str, ...]
 
 
@@ -114,7 +112,8 @@ def trace(
     facts = {
         "model": _named(model or str(checkpoints)),
         "text": "texts given in Python",
-        **_facts(drawn, width(bare)),
+        **drawn.pieces.facts(width(bare)),
+        "window": drawn.window,
         **shared,
         "dtype": str(bare.dtype).removeprefix("torch."),
         **run_facts(),
@@ -186,55 +185,21 @@ def _draw(
 ) -> _Drawn:
     """Cut the text once, and see that the tokenizer of every checkpoint would cut it just so."""
     read: list[str] = []
-
-    def documents() -> Iterable[str]:
-        for document in texts:
-            read.append(document)
-            yield document
-
     tokenizers = (load_tokenizer(c.model, revision=c.revision, trust_remote_code=trust_remote_code) for c in found)
-    pieces, window, notes = cut_for(bare, next(tokenizers), documents(), **sizes)
-    mark = _digest(pieces)
+    pieces, window, notes = cut_for(bare, next(tokenizers), noted(texts, read), **sizes)
     for one, tokenizer in zip(found[1:], tokenizers, strict=True):
         other = cut_pieces(tokenizer, read, tokens=pieces.requested, window=window, holdout=sizes["holdout"])
-        if _digest(other) != mark:
+        if other.digest != pieces.digest:
             raise ModelError(
                 f"expected checkpoints with one tokenizer, got {found[0].name} and {one.name}, which cut the text "
                 "otherwise: scores on other tokens cannot be compared"
             )
-    return _Drawn(pieces, window, mark, tuple(notes))
-
-
-def _digest(pieces: Pieces) -> str:
-    """Return 16 hex digits of the tokens, and of how they are cut and held out."""
-    digest = hashlib.sha256()
-    for part in (pieces.fit, pieces.heldout):
-        digest.update(b"|")
-        for piece in part:
-            digest.update(
-                f"{piece.document},{piece.start},{len(piece.ids)};".encode() + piece.ids.astype("<i4").tobytes()
-            )
-    return digest.hexdigest()[:16]
+    return _Drawn(pieces, window, tuple(notes))
 
 
 def _named(model: str) -> str:
     """Return a name of a model, of a folder without what does not tell it apart (./, /)."""
     return str(Path(model)) if Path(model).exists() else model
-
-
-def _facts(drawn: _Drawn, d: int) -> dict[str, Any]:
-    pieces = drawn.pieces
-    return {
-        "windows": drawn.mark,
-        "tokens": pieces.tokens,
-        "tokens_fit": pieces.tokens_fit,
-        "tokens_heldout": pieces.tokens_heldout,
-        "tokens_per_d": {"paper": round(pieces.tokens / d, 3), "heldout": round(pieces.tokens_fit / d, 3)},
-        "documents": pieces.documents,
-        "unit": pieces.unit,
-        "window": drawn.window,
-        "d": d,
-    }
 
 
 def _kept(done: TraceResult, facts: dict[str, Any], found: Sequence[Checkpoint]) -> dict[int, TracePoint]:

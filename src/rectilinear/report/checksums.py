@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from rectilinear.errors import ResultError
+from rectilinear.files import write_whole
 
 SUMS = "SHA256SUMS"  # in the form that `sha256sum --check` reads
 DATA = {".json", ".jsonl", ".safetensors", ".yaml", ".model"}  # pages, tables and pictures can be drawn again
@@ -16,9 +17,7 @@ LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 def write_sums(folder: Path) -> None:
     """Write the sums of all data files below a folder into it; raises OSError where that fails."""
     lines = [f"{_sum(folder / name)}  {name}\n" for name in _data(folder)]
-    part = folder / f".{SUMS}.part"
-    part.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
-    part.replace(folder / SUMS)
+    write_whole(folder / SUMS, "".join(lines).encode(errors="surrogateescape"))
 
 
 def verify(folder: Path) -> tuple[int, list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rectilinear.errors import ResultError
+from rectilinear.files import write_whole, writing
 from rectilinear.report.chart import Curve, Panel, stacked
 from rectilinear.report.checksums import write_sums
 from rectilinear.report.folder import PAGE, PLOTS, TABLE, read_document, table_csv, write_figures, write_folder
@@ -69,14 +68,9 @@ def keep_seed(
         return
     if weights is not None:
         write_folder(out / place, weights, force=True, marker="config.json")
-    try:
-        with tempfile.TemporaryDirectory(prefix=".finetune-", dir=out) as part:
-            document = Path(part) / DOCUMENT
-            document.write_text(result.to_json() + "\n", encoding="utf-8")
-            document.replace(out / DOCUMENT)
+    with writing(out / DOCUMENT):
+        write_whole(out / DOCUMENT, f"{result.to_json()}\n".encode())
         write_sums(out)
-    except OSError as error:
-        raise ResultError(f"cannot write {out / DOCUMENT}: {error.strerror or error}") from error
 
 
 def load_finetune(path: str | Path) -> FinetuneResult:
@@ -89,10 +83,8 @@ def load_finetune(path: str | Path) -> FinetuneResult:
 
 def render_finetune(result: FinetuneResult, folder: Path, *, png: bool = False) -> None:
     """Write table, plot and page into an existing folder; raises ResultError where that fails."""
-    try:
+    with writing(folder):
         _draw(result, folder, png=png)
-    except OSError as error:
-        raise ResultError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
 def _draw(result: FinetuneResult, folder: Path, *, png: bool) -> None:

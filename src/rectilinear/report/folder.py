@@ -17,6 +17,7 @@ import numpy as np
 import safetensors.numpy
 
 from rectilinear.errors import ResultError
+from rectilinear.files import writing
 from rectilinear.report.checksums import write_sums
 from rectilinear.report.lock import locked
 from rectilinear.results import MOMENTS, MOMENTS_DOCUMENT, ScanResult
@@ -87,10 +88,8 @@ def render(result: ScanResult, out_dir: Path, *, png: bool = False) -> None:
     The plots are SVG and, with `png`, PNG too, which takes seconds. Raises ResultError where the folder cannot be
     written.
     """
-    try:
+    with writing(out_dir):
         _draw(result, out_dir, png=png)
-    except OSError as error:
-        raise ResultError(f"cannot write {out_dir}: {error.strerror or error}") from error
 
 
 def _draw(result: ScanResult, folder: Path, *, png: bool) -> None:

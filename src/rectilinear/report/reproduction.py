@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rectilinear.errors import ResultError
+from rectilinear.files import writing
 from rectilinear.report.chart import Curve, Panel, stacked
 from rectilinear.report.folder import PLOTS, read_document, table_csv, write_figures, write_folder
 from rectilinear.report.grid import grid
@@ -49,10 +49,8 @@ def load_reproduction(path: str | Path) -> ReproductionResult:
 
 def render_reproduction(result: ReproductionResult, out: Path, *, png: bool = False) -> None:
     """Write tables, plots and page of a reproduction into its folder; raises ResultError where that fails."""
-    try:
+    with writing(out):
         _draw(result, out, png=png)
-    except OSError as error:
-        raise ResultError(f"cannot write {out}: {error.strerror or error}") from error
 
 
 def _draw(result: ReproductionResult, folder: Path, *, png: bool) -> None:

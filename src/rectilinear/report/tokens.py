@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from rectilinear.errors import ResultError
+from rectilinear.files import writing
 from rectilinear.report.folder import read_document, write_figures, write_folder
 from rectilinear.report.heatmap import DEEP, SHADES, SHOWN, heat_map, shade
 from rectilinear.report.shapes import BLUE, ORANGE
@@ -53,10 +53,8 @@ def render_tokens(result: TokensResult, folder: Path, *, png: bool = False) -> N
 
     Raises ResultError where the folder cannot be written.
     """
-    try:
+    with writing(folder):
         _draw(result, folder, png=png)
-    except OSError as error:
-        raise ResultError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
 def _draw(result: TokensResult, folder: Path, *, png: bool) -> None:

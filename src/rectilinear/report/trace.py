@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from rectilinear.errors import ResultError
+from rectilinear.files import write_whole, writing
 from rectilinear.report.checksums import write_sums
 from rectilinear.report.folder import DOCUMENT as SCAN
 from rectilinear.report.folder import PLOTS, TABLE, fill, flat, read_document, table_csv, write_figures, write_folder
@@ -55,14 +54,9 @@ def keep_scan(result: TraceResult, scan: ScanResult, out: Path, *, fresh: bool, 
         write_folder(out, write, force=force, marker=DOCUMENT)
         return
     write_folder(out / place, lambda folder: fill(scan, folder, png=False), force=True, marker=SCAN)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".trace-", dir=out) as part:
-            document = Path(part) / DOCUMENT
-            document.write_text(result.to_json() + "\n", encoding="utf-8")
-            document.replace(out / DOCUMENT)
+    with writing(out / DOCUMENT):
+        write_whole(out / DOCUMENT, f"{result.to_json()}\n".encode())
         write_sums(out)
-    except OSError as error:
-        raise ResultError(f"cannot write {out / DOCUMENT}: {error.strerror or error}") from error
 
 
 def load_trace(path: str | Path) -> TraceResult:
@@ -75,10 +69,8 @@ def load_trace(path: str | Path) -> TraceResult:
 
 def render_trace(result: TraceResult, out: Path, *, png: bool = False) -> None:
     """Write table, plots and page of a trace into its folder; raises ResultError where that fails."""
-    try:
+    with writing(out):
         _draw(result, out, png=png)
-    except OSError as error:
-        raise ResultError(f"cannot write {out}: {error.strerror or error}") from error
 
 
 def _draw(result: TraceResult, folder: Path, *, png: bool) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rectilinear.errors import ResultError
+from rectilinear.files import write_whole, writing
 from rectilinear.results import SCHEMA
 
 DOCUMENT, RUNS, REPORT = "runs.json", "runs", "report"
@@ -73,11 +73,6 @@ class Log:
     def write(self) -> None:
         """Write the log, whole or not at all; raises ResultError where that fails."""
         text = json.dumps({"schema": SCHEMA, "kind": "runs", "scale": self.scale, "runs": self.runs}, indent=1)
-        try:
+        with writing(self.out / DOCUMENT):
             self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".runs-", dir=self.out) as part:
-                file = Path(part) / DOCUMENT
-                file.write_text(text + "\n", encoding="utf-8")
-                file.replace(self.out / DOCUMENT)
-        except OSError as error:
-            raise ResultError(f"cannot write {self.out / DOCUMENT}: {error.strerror or error}") from error
+            write_whole(self.out / DOCUMENT, f"{text}\n".encode())

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rectilinear.core.distillation import TopK
 from rectilinear.errors import ResultError
+from rectilinear.files import write_whole, writing
 from rectilinear.results import SCHEMA
 
 MANIFEST = "cache.json"
@@ -42,7 +43,7 @@ class TeacherCache:
                     raise ResultError(
                         f"expected a cache of teacher logits or an empty folder, got {folder}: name another"
                     )
-                _write(manifest, (json.dumps(wanted, indent=1) + "\n").encode())
+                write_whole(manifest, (json.dumps(wanted, indent=1) + "\n").encode())
             found = dict(json.loads(manifest.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise ResultError(f"cannot use the cache {folder}: {error}") from error
@@ -69,20 +70,9 @@ class TeacherCache:
         """Keep the rows [w] of a window ids [w]."""
         kept = {"values": rows.values.float(), "tokens": rows.indices.to(torch.int32), "rest": rows.rest.float()}
         path = self._path(ids)
-        try:
-            _write(path, save({name: tensor.contiguous().cpu() for name, tensor in kept.items()}))
-        except OSError as error:
-            raise ResultError(f"cannot write {path}: {error.strerror or error}") from error
+        with writing(path):
+            write_whole(path, save({name: tensor.contiguous().cpu() for name, tensor in kept.items()}))
 
     def _path(self, ids: Tensor) -> Path:
         digest = hashlib.sha256(ids.to("cpu", torch.int64).numpy().tobytes()).hexdigest()
         return self.folder / f"{digest[:24]}.safetensors"
-
-
-def _write(path: Path, data: bytes) -> None:
-    part = path.with_suffix(".part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

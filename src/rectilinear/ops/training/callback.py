@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from transformers import Trainer, TrainerCallback
 
-from rectilinear.errors import RectilinearError, ResultError
+from rectilinear.errors import RectilinearError
+from rectilinear.files import writing
 from rectilinear.ops.training.profile import profile, profile_pieces
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class LinearityCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         kept = _up_to(self._path, state.global_step) if state.global_step else []
-        with _writing(self._path):
+        with writing(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._path.write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")
         self._measured = kept[-1]["step"] if kept else None
@@ -89,21 +89,13 @@ class LinearityCallback(TrainerCallback):
         self._measured = state.global_step
         found = profile(self._model, self._pieces, layers_path=self._layers_path)
         line = json.dumps({"step": state.global_step, **found.to_dict()}, allow_nan=False)
-        with _writing(self._path), self._path.open("a", encoding="utf-8") as file:
+        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         told = {f"linearity/{name}": value for name, value in found.means().items()}
         told |= {f"linearity/increment/{p.layer:02d}": p.increment for p in found.layers if p.increment is not None}
         due = control.should_log
         self._trainer.log(told)
         control.should_log = due  # or the step's loss would count as logged
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ResultError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _up_to(path: Path, step: int) -> list[dict[str, Any]]:

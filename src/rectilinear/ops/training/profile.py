@@ -12,7 +12,7 @@ from rectilinear.data.pieces import Pieces, cut_pieces
 from rectilinear.models.stack import context_limit, decoder_stack, width
 from rectilinear.ops.layers import Gatherer, Layer, enter
 from rectilinear.ops.pair import Pair
-from rectilinear.ops.passes import run_pass
+from rectilinear.ops.passes import Pass, run_pass
 from rectilinear.results import mean
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def profile(
     """
     stack = decoder_stack(model, layers_path)
     gatherer = _Cheap(len(stack), sink_multiple=float("inf"), sample_per_batch=0, seed=0)
-    run_pass(model, stack, pieces, gatherer, None, batch_tokens, None)
+    run_pass(Pass(model, stack, pieces, gatherer, None, batch_tokens))
     found = []
     for index, layer in enumerate(gatherer.layers):
         assert layer is not None

@@ -1,0 +1,28 @@
+"""Files are there whole or not at all, and a disk that refuses one is told in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rectilinear.errors import ResultError
+
+
+@contextmanager
+def writing(place: str | Path, doing: str = "write") -> Iterator[None]:
+    """Raise ResultError, as "cannot write PLACE: ...", where the disk refuses what is done within."""
+    try:
+        yield
+    except OSError as error:
+        raise ResultError(f"cannot {doing} {place}: {error.strerror or error}") from error
+
+
+def write_whole(file: Path, data: bytes) -> None:
+    """Put a file in its place, or in that of an older one, by a neighbour that never stays; raises OSError."""
+    part = file.with_name(f".{file.name}.part")
+    try:
+        part.write_bytes(data)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
