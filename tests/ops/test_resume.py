@@ -61,7 +61,10 @@ def test_a_scan_goes_on_from_any_batch_to_the_last_bit(stop, tmp_path):
 
 def test_kills_at_any_moment_cost_nothing_but_time(tmp_path):
     """Each process goes on where the one before was killed; where one got to the end, the next starts anew."""
-    whole, kept, done = figures(scanned()), tmp_path / "kept", tmp_path / "done"
+    kept, done = tmp_path / "kept", tmp_path / "done"
+    started = time.monotonic()
+    whole = figures(scanned(Checkpoints(tmp_path / "whole", 1, "tokens")))
+    longest = time.monotonic() - started
     moments, resumed = random.Random(0), 0
     for _ in range(KILLS):
         child = os.fork()
@@ -69,7 +72,7 @@ def test_kills_at_any_moment_cost_nothing_but_time(tmp_path):
             found = scanned(Checkpoints(kept, 1, "tokens"))
             done.write_bytes(json.dumps(figures(found) == whole).encode())
             os._exit(0)
-        time.sleep(moments.uniform(0.0, 0.6))
+        time.sleep(moments.uniform(0.0, longest))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         if done.exists() and done.read_bytes():
@@ -86,9 +89,14 @@ def test_the_state_of_another_scan_is_refused_and_says_what_differs(tmp_path):
         scanned(Checkpoints(tmp_path, 1, "tokens"), on_progress=until(500))
     with pytest.raises(ResultError, match=r"which had seed 0, not 1: remove that folder"):
         scanned(Checkpoints(tmp_path, 1, "tokens"), seed=1)
-    (Checkpoints(tmp_path).last() / "state.json").write_text("{")
-    with pytest.raises(ResultError, match="none that can be read"):
-        scanned(Checkpoints(tmp_path, 1, "tokens"))
+    state = Checkpoints(tmp_path).last() / "state.json"
+    for content, said in (
+        ('{"schema": 1, "kind": "scan state"}', "is damaged: remove"),
+        ("{", "none that can be read"),
+    ):
+        state.write_text(content)
+        with pytest.raises(ResultError, match=said):
+            scanned(Checkpoints(tmp_path, 1, "tokens"))
 
 
 def test_states_come_as_often_as_asked_and_the_last_stays(tmp_path, monkeypatch):

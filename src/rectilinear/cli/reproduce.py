@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from rectilinear.cli.console import Console
+from rectilinear.cli.hold import hold
 from rectilinear.cli.options import Json
 from rectilinear.cli.progress import hint
 from rectilinear.errors import RectilinearError, ResultError
@@ -118,6 +119,8 @@ def _opened(target: Path, scale: str, *, force: bool, resume: bool, looks: bool)
 
     if force and resume:
         raise ResultError("expected --force, which starts again, or --resume, which goes on: got both")
+    if not looks:
+        hold(target)
     if resume or looks:
         return Log(target, scale) if force else Log.open(target, scale)
     check_writable(target, force, DOCUMENT)
