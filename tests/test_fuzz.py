@@ -149,9 +149,9 @@ def parquet():
 
 @functools.cache
 def maps():
-    one, other = ((AffineMap(torch.ones(4, 4), torch.ones(4)),) for _ in range(2))
+    each = [(AffineMap(torch.ones(4, 4), torch.ones(4)),) for _ in range(3)]
     with tempfile.TemporaryDirectory() as place:
-        return Maps(one, other, one, (1.0, 2.0), {"model": "x"}).save(place).read_bytes()
+        return Maps(*each, (1.0, 2.0), {"model": "x"}).save(place).read_bytes()
 
 
 @functools.cache

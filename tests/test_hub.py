@@ -20,6 +20,7 @@ def test_a_hub_that_hangs_counts_as_away(silent, monkeypatch):
     made = _http._GLOBAL_CLIENT_FACTORY
     monkeypatch.setattr(_http.constants, "is_offline_mode", lambda: False)
     monkeypatch.setattr(hub, "PATIENCE", 0.2)
+    monkeypatch.setattr(_http.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
     hub.limit_patience.__wrapped__()
     started = time.monotonic()
     try:

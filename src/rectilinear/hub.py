@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-PATIENCE = 20.0  # seconds without a byte
+PATIENCE = 20.0  # seconds without a byte, where the environment (HF_HUB_DOWNLOAD_TIMEOUT) grants no more
 WAITS = ("connect", "read", "write", "pool")
 
 
 @cache
 def limit_patience() -> None:
-    """Give every request of huggingface_hub in this process a limit, where it has none."""
+    """Give every request of huggingface_hub in this process a limit: some have none, others a minute for each try."""
     from huggingface_hub import set_client_factory
     from huggingface_hub.utils import _http  # the factory that is set has no public name
 
@@ -26,6 +26,9 @@ def limit_patience() -> None:
 
 
 def _limit(request: Any) -> None:
+    from huggingface_hub.constants import HF_HUB_DOWNLOAD_TIMEOUT
+
+    most = max(PATIENCE, HF_HUB_DOWNLOAD_TIMEOUT)
     asked = request.extensions.get("timeout") or {}
-    limits = {name: PATIENCE if asked.get(name) is None else asked[name] for name in WAITS}
+    limits = {name: min(asked.get(name) or most, most) for name in WAITS}
     request.extensions = {**request.extensions, "timeout": limits}

@@ -99,9 +99,14 @@ def test_the_state_of_another_scan_is_refused_and_says_what_differs(tmp_path):
         scanned(Checkpoints(tmp_path, 1, "tokens"), on_progress=until(500))
     with pytest.raises(ResultError, match=r"which had seed 0, not 1: remove that folder"):
         scanned(Checkpoints(tmp_path, 1, "tokens"), seed=1)
-    (Checkpoints(tmp_path).last() / "state.json").write_text("{")
-    with pytest.raises(ResultError, match="none that can be read"):
-        scanned(Checkpoints(tmp_path, 1, "tokens"))
+    state = Checkpoints(tmp_path).last() / "state.json"
+    for content, said in (
+        ('{"schema": 1, "kind": "scan state"}', "is damaged: remove"),
+        ("{", "none that can be read"),
+    ):
+        state.write_text(content)
+        with pytest.raises(ResultError, match=said):
+            scanned(Checkpoints(tmp_path, 1, "tokens"))
 
 
 def test_states_come_as_often_as_asked_and_the_last_stays(tmp_path, monkeypatch):

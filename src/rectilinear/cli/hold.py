@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-HELD = ExitStack()  # by the command that runs, which closes it at its end
+RUNNING: list[ExitStack] = []  # a command may carry out another: each holds folders of its own
+
+
+@contextmanager
+def holding() -> Iterator[None]:
+    """Let go in the end of what `hold` holds meanwhile."""
+    with ExitStack() as held:
+        RUNNING.append(held)
+        try:
+            yield
+        finally:
+            RUNNING.pop()
 
 
 def hold(*outs: Path | None) -> None:
@@ -17,4 +29,4 @@ def hold(*outs: Path | None) -> None:
 
     for out in outs:
         if out is not None:
-            HELD.enter_context(locked(out))
+            RUNNING[-1].enter_context(locked(out))

@@ -32,7 +32,7 @@ from rectilinear.cli import (
     verify,
 )
 from rectilinear.cli.console import Console
-from rectilinear.cli.hold import HELD
+from rectilinear.cli.hold import holding
 from rectilinear.errors import RectilinearError
 from rectilinear.report.text import visible
 
@@ -96,7 +96,7 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
-    context.call_on_close(HELD.close)
+    context.with_resource(holding())
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rectilinear.cli.console import Console
+from rectilinear.cli.hold import hold
 from rectilinear.cli.options import Force, Json
 from rectilinear.cli.progress import progress_bar
 from rectilinear.cli.say import answer, note, typed
@@ -55,7 +56,9 @@ def merge(
     check_writable(out, force, RESULT if shards.whole else DOCUMENT)
     if dry_run:
         _tell(shards, out, json)
-    elif shards.whole:
+        return
+    hold(out)
+    if shards.whole:
         _whole(shards, out, force=force, json=json, keep_moments=keep_moments)
     else:
         _part(shards, out, force=force, json=json)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from rectilinear.cli.console import Console
+from rectilinear.cli.hold import hold
 from rectilinear.cli.options import Json, check_either
 from rectilinear.cli.progress import hint
 from rectilinear.cli.say import answer, note, typed
@@ -84,14 +85,12 @@ def reproduce(
         _told(steps(recipes, plan, log, stories), target, json=json)
         return
     from rectilinear.ops.provenance import run_facts
-    from rectilinear.report.lock import locked
     from rectilinear.report.reproduction import DOCUMENT, PAGE, load_reproduction, reproduction_table
     from rectilinear.reproduction.log import REPORT
 
     report = target / REPORT
     facts = {"scale": scale, **run_facts(), "command": typed()}
-    # Not by `hold`: each of the commands lets go of what was held when it ends.
-    with locked(target), hint(lambda: _kept(log)):
+    with hint(lambda: _kept(log)):
         log.write()
         result = run(
             recipes,
@@ -113,6 +112,8 @@ def _opened(target: Path, scale: str, *, force: bool, resume: bool, looks: bool)
     from rectilinear.reproduction.log import DOCUMENT, Log
 
     check_either(force, resume)
+    if not looks:
+        hold(target)
     if resume or looks:
         return Log(target, scale) if force else Log.open(target, scale)
     check_writable(target, force, DOCUMENT)

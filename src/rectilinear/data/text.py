@@ -177,7 +177,7 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(1024):
                 yield from batch.to_pylist()
-    except (ArrowException, OSError) as error:
+    except (ArrowException, OSError, ValueError) as error:  # the last for bytes that are no text
         raise TextError(f"cannot read {path} as parquet: {error}") from error
 
 

@@ -56,16 +56,21 @@ class Checkpoints:
         if last is None:
             return 0
         facts = state_facts(last)
+        try:
+            known, batches = dict(facts["same"]), int(facts["batches"])
+            tokens, before = int(facts["tokens"]), float(facts["seconds"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ResultError(f"the state in {last} is damaged: remove {self.folder} and start again") from error
         same = _same(work)
-        unlike = [name for name, value in same.items() if facts.get("same", {}).get(name) != value]
+        unlike = [name for name, value in same.items() if known.get(name) != value]
         if unlike:
-            said = ", ".join(f"{name} {facts['same'].get(name)}, not {same[name]}" for name in unlike)
+            said = ", ".join(f"{name} {known.get(name)}, not {same[name]}" for name in unlike)
             raise ResultError(f"expected the scan that is kept in {self.folder}, which had {said}: remove that folder")
         load_state(last, work.gatherer, work.parts)
         if work.gatherer.keeper is not None and (last / MOMENTS).is_dir():
             work.gatherer.keeper.take_up(last / MOMENTS)
-        self.tokens, self.before = int(facts["tokens"]), float(facts["seconds"])
-        return int(facts["batches"])
+        self.tokens, self.before = tokens, before
+        return batches
 
     def after(self, work: Work, batches: int, tokens: int) -> None:
         """Keep the state of a scan that has seen so many batches and tokens, if it is time to."""

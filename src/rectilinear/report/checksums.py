@@ -45,14 +45,16 @@ def verify(folder: Path) -> tuple[int, list[str]]:
 def _fault(folder: Path, name: str, expected: str) -> str | None:
     """Return what is wrong with a file, None where nothing is."""
     file = folder / name
-    if not file.resolve().is_relative_to(folder.resolve()):
-        return "lies outside the folder"
-    if not file.is_file():
-        return "is missing"
     try:
+        if not file.resolve().is_relative_to(folder.resolve()):
+            return "lies outside the folder"
+        if not file.is_file():
+            return "is missing"
         return None if _sum(file) == expected else "is not as it was written"
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
+    except ValueError as error:  # a name with a null character
+        return f"cannot be read: {error}"
 
 
 def _data(folder: Path) -> list[str]:

@@ -115,6 +115,8 @@ class ProbeResult(Drawn):
                 )
                 for item in document["curves"]
             )
+            if not all(curve.points for curve in curves):
+                raise ValueError("a curve without points")
             task = {**document["task"], "labels": tuple(document["task"]["labels"])}
             return checked(
                 cls(task, document["majority"], curves, dict(document["provenance"]), tuple(document["warnings"]))
