@@ -96,10 +96,11 @@ def probe_table(result: ProbeResult) -> RenderableType:
         points = [curve.points[position] if position < len(curve.points) else None for curve in result.curves]
         table.add_row(str(position), *(_cell(point, room) for point in points))
     task = result.task
+    where = "the last token" if result.provenance.get("pooling") == "last" else "the mean of all tokens"
     return Group(
         Text.assemble(
             (f"{visible(task['name'])}: {visible(task['labels'][0])} or {visible(task['labels'][1])}", "bold"),
-            f", by a linear probe of the {visible(result.provenance.get('pooling'))} token at every position",
+            f", by a linear probe of {where} at every position",
         ),
         Text(
             f"learnt from {task['train']:,} examples, judged on {task['test']:,}; the more frequent class alone gets "
