@@ -214,6 +214,11 @@ def test_grades_are_better_or_not(tmp_path, second, expected):
     assert values(found)["650m-plain, plot"] == 4.75
 
 
+def test_a_model_that_learnt_nothing_tells_nothing(tmp_path):
+    found = measured("finetuned", [keep(tmp_path, "finetune.json", tuned(-0.1, -0.11, accuracy=0.6))], {})
+    assert verdicts("table1", found) == [UNTESTABLE, UNTESTABLE]
+
+
 def test_a_damaged_folder_is_named(tmp_path):
     with pytest.raises(ResultError, match=r"cannot read .*trace\.json"):
         measured("checkpoints", [keep(tmp_path, "trace.json", "{")], {})

@@ -39,8 +39,8 @@ def probes(folders: Sequence[Path]) -> Found:
 
 
 def _reads(found: ProbeCurve, majority: float) -> bool:
-    """Tell whether some position is better than the more frequent class, beyond its interval."""
-    return any(point.low is not None and point.low > majority for point in found.points)
+    """Tell whether some position is better than the more frequent class and than a coin, beyond its interval."""
+    return any(point.low is not None and point.low > max(majority, 0.5) for point in found.points)
 
 
 def tasks(folders: Sequence[Path], metrics: Mapping[str, str]) -> Found:
