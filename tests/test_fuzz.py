@@ -151,7 +151,7 @@ def parquet():
 def maps():
     one, other = ((AffineMap(torch.ones(4, 4), torch.ones(4)),) for _ in range(2))
     with tempfile.TemporaryDirectory() as place:
-        return Maps(one, other, (1.0, 2.0), {"model": "x"}).save(place).read_bytes()
+        return Maps(one, other, one, (1.0, 2.0), {"model": "x"}).save(place).read_bytes()
 
 
 @functools.cache

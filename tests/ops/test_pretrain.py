@@ -202,7 +202,7 @@ def test_a_loss_that_is_no_number_stops_the_run_at_its_step_and_keeps_the_checkp
         ({"size": "tin"}, RectilinearError, "tiny, mini, 150m, 650m, got 'tin'. Did you mean 'tiny'"),
         ({"weight": -1.0}, RectilinearError, "weight of 0 or above, got -1.0"),
         ({"penalty": "cos"}, RectilinearError, "cosine, mse, increment, got 'cos'"),
-        ({"penalty": "cosine", "layers": (10,)}, ModelError, "from 0 to 9, got 10"),
+        ({"penalty": "cosine", "layers": (10,)}, ModelError, "from 0 to 7, got 10"),
         ({"minutes": 1.0}, RectilinearError, "one budget of tokens and minutes"),
         ({"tokenizer": "x"}, RectilinearError, "leave --vocab out"),
         ({"tokenizer": "x", "vocab": None}, ModelError, "cannot load the tokenizer of 'x'"),
@@ -212,7 +212,7 @@ def test_a_loss_that_is_no_number_stops_the_run_at_its_step_and_keeps_the_checkp
         ({"text": ()}, RectilinearError, "got none: name it, --text"),
         ({"window": 1 << 14}, TextError, "at least one window of 16384 tokens"),
         ({"batch": 1 << 10}, TextError, "1024 windows of 32 tokens or more, a batch"),
-        ({"penalty": "increment", "target": 0.2}, RectilinearError, "512 tokens or more in a forward pass"),
+        ({"penalty": "increment", "target": 0.2}, RectilinearError, "384 tokens or more in a forward pass"),
     ],
 )
 def test_wrong_recipes_are_one_line_and_leave_nothing(own, error, said, text, tmp_path):

@@ -83,9 +83,9 @@ def differences(a, b, path=""):
 def same(result, whole):
     """Whether two results agree to 1e-10: documents without what differs by run, and arrays."""
     for name, array in whole.arrays.items():
-        assert np.allclose(result.arrays[name], array, rtol=EXACT, atol=EXACT * np.abs(array).max(), equal_nan=True), (
-            name
-        )
+        assert np.allclose(
+            result.arrays[name], array, rtol=EXACT, atol=EXACT * np.nanmax(np.abs(array)), equal_nan=True
+        ), name
     a, b = ({k: v for k, v in one.to_dict().items() if k != "provenance"} for one in (result, whole))
     worst = max(differences(a, b), key=lambda found: found[1])
     assert worst[1] < EXACT, worst

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,23 +128,26 @@ def _reward_trainer(
         def _send_telemetry(self) -> None:
             """Say nothing: TRL would report the model's kind and the settings to the Hub."""
 
-    options = arguments(
-        model,
-        books,
-        out,
-        kind=trl.RewardConfig,
-        pad_token=tokenizer.convert_ids_to_tokens(known.pad),
-        max_length=None,  # cut already, and not dropped
-        disable_dropout=False,
-        gradient_checkpointing=False,
-        **shared,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # TRL sets this one by the name that transformers gives up
+        options = arguments(
+            model,
+            books,
+            out,
+            kind=trl.RewardConfig,
+            max_length=None,  # cut already, and not dropped
+            disable_dropout=False,
+            gradient_checkpointing=False,
+            **shared,
+        )
+    padding = copy.deepcopy(tokenizer)  # the user's keeps its own
+    padding.pad_token = tokenizer.convert_ids_to_tokens(known.pad)
     rows = [{"chosen_ids": a.tolist(), "rejected_ids": b.tolist()} for a, b in known.train]
     return Rewarder(
         model=model,
         args=options,
         train_dataset=Dataset.from_list(rows),
-        processing_class=copy.deepcopy(tokenizer),  # whose padding it changes
+        processing_class=padding,
         callbacks=[books],
     )
 

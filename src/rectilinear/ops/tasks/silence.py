@@ -18,19 +18,27 @@ ALONE = "DISABLE_MULTIPROC"  # asks the harness to bootstrap in this process: co
 @contextmanager
 def silence() -> Iterator[None]:
     """Silence the harness and its libraries: logs, bars, warnings, and what it prints to standard output."""
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
     before = os.environ.get(ALONE)
     os.environ[ALONE] = "1"
     try:
-        with quiet(), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        with quiet(), _mute(), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
         del os.environ[ALONE]
         if before is not None:
             os.environ[ALONE] = before
+
+
+@contextmanager
+def _mute() -> Iterator[None]:
+    """Mute the loggers; within `quiet`, which sets the Hub's to errors."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
