@@ -33,11 +33,11 @@ rectilinear compare scan scan-cosine --out compare
 rectilinear report scan
 rectilinear verify scan
 rectilinear prune demo:tiny --remove 2 --effort one-shot --tokens 8192 --out small
-rectilinear heal small --steps 2 --holdout 2 --out healed
+rectilinear heal small --steps 2 --window 128 --read 4096 --out healed
 rectilinear eval demo:tiny small healed --tokens 2048
-rectilinear pretrain trained --text stories.txt --tokens 4096
+rectilinear pretrain trained --text stories.txt --tokens 4096 --window 64
 rectilinear finetune demo:tiny --task toys.jsonl --steps 2 --seeds 1 --tokens 4096 --out tuned
-rectilinear reproduce --dry-run
+rectilinear reproduce fig1 --dry-run
 """
 NEEDS = """
 probe: rectilinear probe demo:tiny --task toys.jsonl --out probed
