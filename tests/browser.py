@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import pytest
+
+PATIENCE = 120_000  # milliseconds: machines that run tests are shared
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
-def found():
-    """Return the path of a Chromium that is installed, None where there is none; none is ever fetched."""
-    return next((path for name in NAMES if (path := shutil.which(name))), None)
+@contextmanager
+def chromium():
+    """Give a headless Chromium that is installed, none is ever fetched; skips the test, with the reason, without."""
+    api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'rectilinear[dev]'")
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None:
+        pytest.skip(f"no browser here: none of {', '.join(NAMES)}")
+    with api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=PATIENCE)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def hit(page, figure, row):
+    return page.locator(f"#figure-{figure} .hit[data-row='{row}']").first
 
 
 @dataclass

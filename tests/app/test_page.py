@@ -8,7 +8,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from chromium import chromium
+from browser import chromium
 
 pytest.importorskip("gradio", reason="no gradio here: pip install 'rectilinear[app]'")
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from browser import PATIENCE, Watched, chromium
 from rectilinear.results import (
     Change,
     Changes,
@@ -239,3 +240,31 @@ def _score(paper: float, unseen: float | None) -> Score:
     if unseen is None:
         return Score(paper, *[None] * 6)
     return Score(paper, unseen, unseen - 0.03, unseen + 0.02, unseen - 0.02, unseen - 0.05, unseen)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as launched:
+        yield launched
+
+
+@pytest.fixture
+def show(browser, tmp_path):
+    """Return the factory: a page of some HTML, opened from a file; in the end it must have been quiet."""
+    opened, contexts = [], []
+
+    def open_page(html, fragment="", **options):
+        file = tmp_path / f"page{len(opened)}.html"
+        file.write_text(html, encoding="utf-8")
+        context = browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **options})
+        context.set_default_timeout(PATIENCE)
+        contexts.append(context)
+        opened.append(Watched(context.new_page()))
+        opened[-1].page.goto(file.as_uri() + fragment)
+        return opened[-1].page
+
+    yield open_page
+    for watched in opened:
+        watched.check()
+    for context in contexts:
+        context.close()

@@ -7,57 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from browser import CONTRAST, Watched, found
+from browser import CONTRAST, PATIENCE, hit
 from rectilinear.report.folder import load
 from rectilinear.report.html import (
     compare_page,
-    eval_page,
-    prune_page,
     scan_page,
-    sweep_page,
-    texts_page,
-    tokens_page,
 )
-from rectilinear.report.plots import overlay
-from rectilinear.report.sweep import sweep_figure
 from rectilinear.report.text import flowing, number, plain, token, visible
 
-api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'rectilinear[dev]'")
-pytestmark = pytest.mark.skipif(found() is None, reason="no Chromium on this machine: apt install chromium")
-
 FIGURES = ("profile", "norms", "tails", "spectra", "pairs")
-PATIENCE = 120_000  # milliseconds: machines that run tests are shared
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=found(), args=["--no-sandbox"], timeout=PATIENCE)
-        yield launched
-        launched.close()
-
-
-@pytest.fixture
-def show(browser, tmp_path):
-    """Return the factory: a page of some HTML, opened from a file; in the end it must have been quiet."""
-    opened, contexts = [], []
-
-    def open_page(html, fragment="", **options):
-        file = tmp_path / f"page{len(opened)}.html"
-        file.write_text(html, encoding="utf-8")
-        context = browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **options})
-        context.set_default_timeout(PATIENCE)
-        contexts.append(context)
-        opened.append(Watched(context.new_page()))
-        opened[-1].page.goto(file.as_uri() + fragment)
-        return opened[-1].page
-
-    yield open_page
-    for watched in opened:
-        watched.check()
-    for context in contexts:
-        context.close()
 
 
 @pytest.fixture
@@ -73,10 +32,6 @@ def with_spans(result):
         score[first, last] = 0.95 - 0.01 * first - 0.02 * (last - first)
     spans = {"span_score": score, "span_composed": score - 0.01, "span_increment": score}
     return replace(result, arrays={**result.arrays, **spans})
-
-
-def hit(page, figure, row):
-    return page.locator(f"#figure-{figure} .hit[data-row='{row}']").first
 
 
 def shown_rows(page):
@@ -192,12 +147,14 @@ def test_only_one_place_of_a_figure_is_reached_by_tab(show, scan):
 
 
 def test_the_fragment_names_the_layer(show, scan):
+    from playwright.sync_api import expect
+
     html = scan_page(scan)
     page = show(html, "#layer-9")
     assert page.locator(".layer:visible").get_attribute("id") == "layer-9"
     for link, layer in ((".notes a[href='#layer-11']", "layer-11"), ("table a[href='#layer-2']", "layer-2")):
         page.locator(link).click()
-        api.expect(page.locator(f"#{layer} h3")).to_be_in_viewport(timeout=PATIENCE)
+        expect(page.locator(f"#{layer} h3")).to_be_in_viewport(timeout=PATIENCE)
     page.locator("a[href='#definitions']").first.click()
     assert page.locator(".layer:visible").get_attribute("id") == "layer-2"
     assert show(html, "#layer-99").locator(".layer:visible").get_attribute("id") == "layer-3"  # the least linear
@@ -293,22 +250,6 @@ def test_text_stands_out_from_its_ground(show, scan, make_scan, scheme):
     assert page.evaluate(CONTRAST)  # the measure sees what is poor
 
 
-def test_the_other_pages_are_quiet_and_readable_too(show, results):
-    _, texts, sweep, prompt, evaluation, cut, *_ = results
-    pages = (
-        texts_page(texts, {"overlay": overlay(list(texts.results.values()), texts.names)}),
-        sweep_page(sweep, {"sweep": sweep_figure(sweep)}),
-        tokens_page(prompt),
-        eval_page(evaluation),
-        prune_page(cut, "Nothing was done."),
-    )
-    for html in pages:
-        page = show(html, color_scheme="dark")
-        assert page.evaluate(CONTRAST) == []
-        page.locator("#theme").click()
-        assert page.evaluate(CONTRAST) == []
-
-
 def test_a_phone_scrolls_down_only_and_a_finger_is_answered(show, scan):
     page = show(scan_page(scan), viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -319,17 +260,6 @@ def test_a_phone_scrolls_down_only_and_a_finger_is_answered(show, scan):
     assert "layer 2" in page.locator("#tip").inner_text()
     page.locator("h1").tap()
     assert page.locator("#tip").is_hidden()
-
-
-def test_scans_without_some_of_it_have_pages_without(show, make_scan):
-    old = show(scan_page(replace(make_scan(5), passage=None)))
-    assert old.locator("#passage").count() == 0
-    assert old.locator("#trigger-table").count() == 1
-    bare = show(scan_page(make_scan(1, heldout=False)))
-    assert bare.locator("#trigger-table, #passage, .bars").count() == 0
-    assert "text they were fitted on" in bare.locator(".finding").inner_text()
-    hit(bare, "profile", 0).hover()
-    assert "0.9700" in bare.locator("#tip").inner_text()
 
 
 def test_eighty_layers_stay_light_and_quick(show, make_scan):
@@ -363,38 +293,6 @@ def test_eighty_layers_stay_light_and_quick(show, make_scan):
     )
     assert page.locator(".layer:visible").get_attribute("id") == "layer-19"
     assert spent < 500  # milliseconds a choice; on a slow machine, far fewer on a usual one
-
-
-def test_models_are_compared_by_hovering_and_hidden_by_their_names(show, make_scan):
-    names = ["first <i>", "second", "third"]
-    page = show(compare_page([make_scan(12), make_scan(30), make_scan(4, heldout=False)], names))
-    hit(page, "overlay", 10).hover()
-    tip = page.locator("#tip").inner_text()
-    assert all(name in tip for name in ["depth 0.34", *names])
-    assert page.locator("#tip dl").first.locator("dd").first.inner_text() == "4"  # of twelve layers the nearest
-    series = page.locator("#figure-overlay .series[data-series='1']")
-    assert series.first.is_visible()
-    key = page.get_by_role("button", name="second")
-    key.click()
-    assert key.get_attribute("aria-pressed") == "false"
-    assert not any(part.is_visible() for part in series.all())
-    key.press("Enter")
-    assert series.first.is_visible()
-    assert page.locator("#figure-overlay .series[data-series='0']").first.is_visible()
-    hit(page, "overlay", 0).focus()
-    page.keyboard.press("ArrowRight")
-    assert "depth 0.03" in page.locator("#tip").inner_text()
-    assert page.evaluate("location.hash") == ""
-
-
-def test_numbers_sort_by_value_thousands_too(show, make_scan):
-    scans = [make_scan(2), make_scan(2), make_scan(2)]
-    for scan, tokens in zip(scans, (18_432, 2_000_000, 950), strict=True):
-        scan.provenance["tokens"] = tokens
-    page = show(compare_page(scans, ["a", "b", "c"]))
-    page.locator("th button", has_text="tokens").first.click()
-    rows = page.locator("table").first.locator("tbody th").all_text_contents()
-    assert [row for row in rows if row in "abc"][-3:] == ["b", "a", "c"]
 
 
 @pytest.mark.skipif(

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from chromium import chromium
+from browser import chromium
 from pages import Seen
 from rectilinear.errors import ResultError
 from rectilinear.report.carriermap import STACK, carrier_map
