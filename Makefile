@@ -1,6 +1,7 @@
 # make demo | test | check | fix | docs | smoke | fuzz | bench | clean
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test check fix docs smoke fuzz bench clean
 .DEFAULT_GOAL := check
@@ -15,14 +16,14 @@ demo: .venv/.installed
 	$(BIN)/rectilinear scan demo --out demo-report --force
 
 test: .venv/.installed
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 fix: .venv/.installed
 	$(BIN)/ruff format .

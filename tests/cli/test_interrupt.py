@@ -9,7 +9,8 @@ import tiny
 
 HEARD = """
 import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is started deaf
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job is started deaf
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and one under nohup too
 """
 # Each interrupts itself, as the terminal would: while it waits for more text, and in the middle of a forward pass.
 WAITING = """
