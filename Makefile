@@ -1,7 +1,7 @@
 # make demo | test | check | fix | docs | smoke | fuzz | bench | clean
 PYTHON ?= python3
 BIN := .venv/bin
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test check fix docs smoke fuzz bench clean
 .DEFAULT_GOAL := check

@@ -1,10 +1,10 @@
 """Our default against the published ways to cut depth, on the demo model: one JSON line a case, all in one run.
 
     python benchmarks/prune.py --calibrate wikitext2_valid.txt.gz --judge wiki.test.raw --stories stories.txt
-        --lambada lambada.jsonl [--cuts 3,6,9] [--tokens 32768] [--paths paths.json]
+        --lambada lambada.jsonl [--cuts 3,6,9] [--tokens 32768] [--journal tried.jsonl]
 
-Every row is fitted on the same windows and judged by `rectilinear.evaluate` as a model of its own. `--paths` keeps what
-the slow selectors chose, so that a second run with the same text need not search again.
+Every row is fitted on the same windows and judged by `rectilinear.evaluate` as a model of its own. `--journal` keeps
+the sets of layers that selectors tried, so that a second run with the same text need not try them again.
 """
 
 from __future__ import annotations
@@ -41,24 +41,17 @@ ROWS = {
     "ReplaceMe cosine": ("angular", "fold-cosine"),
     "LinearPatch-like on window": ("angular", "patch"),
 }
-SLOW = {"kl", "loss"}
 
 
-def paths(bench: Bench, rows: list[str], most: int, kept: Path | None) -> dict[str, dict[int, tuple[int, ...]]]:
+def paths(bench: Bench, rows: list[str], most: int) -> dict[str, dict[int, tuple[int, ...]]]:
     """Return the choice of every row's selector for each number of layers up to `most`."""
-    known: dict[str, Any] = json.loads(kept.read_text()) if kept is not None and kept.exists() else {}
     found = {}
     for select in dict.fromkeys(ROWS[row][0] for row in rows):
-        if select not in known:
-            start = time.perf_counter()
-            bench.options = replace(bench.options, select=select)
-            path, tried = bench.path(most)
-            known[select] = {str(k): list(v) for k, v in path.items()}
-            seconds = round(time.perf_counter() - start, 1)
-            print(json.dumps({"case": f"select {select}", "seconds": seconds, "tried": len(tried)}), flush=True)
-            if kept is not None and select in SLOW:
-                kept.write_text(json.dumps({k: v for k, v in known.items() if k in SLOW}))
-        found[select] = {int(k): tuple(v) for k, v in known[select].items()}
+        start = time.perf_counter()
+        bench.options = replace(bench.options, select=select)
+        found[select], tried = bench.path(most)
+        seconds = round(time.perf_counter() - start, 1)
+        print(json.dumps({"case": f"select {select}", "seconds": seconds, "tried": len(tried)}), flush=True)
     return found
 
 
@@ -87,15 +80,15 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=32_768)
     parser.add_argument("--effort", default="balanced")
     parser.add_argument("--rows", default=",".join(ROWS))
-    parser.add_argument("--paths", type=Path)
+    parser.add_argument("--journal", type=Path)
     options = parser.parse_args()
     model, tokenizer = rectilinear.load("demo")
     settings = Options(tokens=options.tokens, effort=options.effort)
-    bench = Bench(model, tokenizer, read_text(options.calibrate).documents(), settings)
+    bench = Bench(model, tokenizer, read_text(options.calibrate).documents(), settings, journal=options.journal)
     rows = options.rows.split(",")
     cuts = [int(cut) for cut in options.cuts.split(",")]
     with evaluating(model):
-        chosen = paths(bench, rows, max(cuts), options.paths)
+        chosen = paths(bench, rows, max(cuts))
         bench.release()
         print(json.dumps({"case": "dense", **figures(model, tokenizer, options)}), flush=True)
         teacher = Teacher(bench.runner, bench.ids, batch=bench.batch, keep=True)

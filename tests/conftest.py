@@ -10,6 +10,11 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # they share the cor
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 
+def pytest_collection_modifyitems(items):
+    """The longest first, as files are dealt out to processes in this order."""
+    items.sort(key=lambda item: item.get_closest_marker("real") is None)
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     """A saved tiny llama with its tokenizer."""

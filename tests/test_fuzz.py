@@ -30,7 +30,8 @@ from rectilinear.data.prompts import read_prompts
 from rectilinear.data.tasks import read_task
 from rectilinear.data.text import read_text
 from rectilinear.errors import RectilinearError
-from rectilinear.ops.judging.journal import Journal
+from rectilinear.ops.cut.verdicts import Verdicts
+from rectilinear.ops.judging.journal import Grades
 from rectilinear.ops.kept import KeptMoments
 from rectilinear.ops.maps import Maps
 from rectilinear.ops.pretraining.recipe import Recipe
@@ -161,10 +162,6 @@ def moments():
     return safetensors.numpy.save({name: tensor.numpy() for name, tensor in found.to_tensors().items()})
 
 
-def journal(path):
-    Journal(path, {"a": 1}).close(done=False)
-
-
 def texts(path):
     return list(read_text(str(path)).documents())
 
@@ -180,9 +177,13 @@ FILES = {
     "pairs.jsonl": (JSONL, lambda path: read_pairs(str(path))),
     "recipe.yaml": (RECIPE, lambda path: Recipe.load(path).check()),
     "SHA256SUMS": (b"0" * 64 + b"  result.json\n", lambda path: checksums.verify(path.parent)),
+    "verdicts.jsonl": (
+        b'{"settings": {"a": 1}}\n{"asked": "divergence", "removed": [1, 2], "value": 0.5, "passed": 7}\n',
+        lambda path: Verdicts(path, {"a": 1}),
+    ),
     "journal.jsonl": (
         b'{"settings": {"a": 1}}\n{"completion": {}}\n',
-        lambda path: Journal(path, {"a": 1}).close(done=True),
+        lambda path: Grades(path, {"a": 1}),
     ),
 }
 KINDS = {  # documents that a command reads from a folder

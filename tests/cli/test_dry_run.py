@@ -24,12 +24,12 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(bare, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     before = sorted(tmp_path.rglob("*"))
-    done = dry_run(bare, "--tokens", "1600", "--window", "32")
+    done = dry_run("bare", "--tokens", "1600", "--window", "32")
     assert done.exit_code == 0, done.output
     said = {line[:12].strip(): line[12:].strip() for line in done.stdout.splitlines()}
     assert re.fullmatch(r"\d+\.\d s on cpu at the least: matrix products, as fast as one was now", said.pop("time"))
     assert said == {
-        "model": str(bare),
+        "model": "bare",
         "text": "demo",
         "layers": "3 of width 32",
         "tokens": "1,600 asked for",

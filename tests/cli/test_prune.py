@@ -99,3 +99,31 @@ def test_a_folder_that_exists_needs_force(folder, text, capsys, monkeypatch, tmp
     arguments = ["prune", folder, "--remove", "1", "--text", text, "--out", tmp_path / "cut"]
     assert "exists; add --force" in fails(arguments, capsys, monkeypatch)
     assert "holds no plan.json" in fails([*arguments, "--force"], capsys, monkeypatch)
+
+
+def test_a_search_that_was_interrupted_goes_on(folder, text, tmp_path, monkeypatch, capsys):
+    from rectilinear.ops.cut.selectors import Search
+
+    out, journal = tmp_path / "cut", tmp_path / ".cut.partial.jsonl"
+    arguments = [folder, "--remove", "1", "--text", text, "--window", "16", "--out", out]
+    really, tried = Search._really, []
+
+    def interrupted(search, *of):
+        if len(tried) == 2:
+            raise KeyboardInterrupt
+        tried.append(of[0])
+        return really(search, *of)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Search, "_really", interrupted)
+        stopped = run(*arguments)
+    assert stopped.exit_code and f"kept in {journal}: go on with --resume" in stopped.stderr
+    assert journal.read_text().count("\n") == 3 and not out.exists()
+    assert "keeps an earlier search: add --resume to go on" in fails(["prune", *arguments], capsys, monkeypatch)
+    done = run(*arguments, "--resume")
+    assert done.exit_code == 0, done.output
+    assert not journal.exists()
+    whole = run(*arguments[:-1], tmp_path / "whole")
+    assert whole.exit_code == 0
+    first, second = ((p / "model.safetensors").read_bytes() for p in (out, tmp_path / "whole"))
+    assert first == second

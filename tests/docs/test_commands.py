@@ -38,6 +38,10 @@ def parse(words, whole=True):
 
 def check(words):
     """Fail where a command of a shell block names something that is not there."""
+    if words[0] in {"for", "done"}:
+        return
+    if words[0] == "do":
+        words = words[1:]
     while "=" in words[0]:
         words = words[1:]
     if words[0] == "rectilinear":

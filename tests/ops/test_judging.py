@@ -153,7 +153,7 @@ def test_grades_under_other_settings_are_not_mixed_in(model, tmp_path, monkeypat
     with grader(lambda number, body: 500) as (url, _):
         with pytest.raises(JudgeError):
             graded(model, url, journal)
-        with pytest.raises(ResultError, match="under another seed, another tokens"):
+        with pytest.raises(ResultError, match="with another seed, another tokens"):
             graded(model, url, journal, tokens=6, seed=1)
         journal.write_text(journal.read_text().replace("completion", "complexion"))
         with pytest.raises(ResultError, match="is damaged"):

@@ -41,7 +41,7 @@ def tell(
         return
     from rectilinear.report.text import visible
 
-    table = Table.grid(padding=(0, 2))
+    table = facts_table()
     table.add_row("model", Text(visible(model)))
     table.add_row("text", Text(visible(text)))
     for name, value in lines(told):
@@ -54,6 +54,14 @@ def tell(
     Console().print(table)
 
 
+def facts_table() -> Table:
+    """Return a table for a name and a fact a line, of which none is cut short."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")
+    return table
+
+
 def tell_facts(facts: Mapping[str, Any], *, json: bool) -> None:
     """Print what a command would do, one fact a line, as JSON if asked."""
     if json:
@@ -61,7 +69,7 @@ def tell_facts(facts: Mapping[str, Any], *, json: bool) -> None:
         return
     from rectilinear.report.text import visible
 
-    table = Table.grid(padding=(0, 2))
+    table = facts_table()
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), Text(visible("none" if value is None else value)))
     Console().print(table)

@@ -23,10 +23,10 @@ from rectilinear.cli.options import (
     slug,
     token_budget,
 )
-from rectilinear.cli.progress import progress_bar
+from rectilinear.cli.progress import hint, progress_bar
 from rectilinear.cli.say import answer, typed
 from rectilinear.core.spans import in_words, parse_layers
-from rectilinear.errors import ModelError
+from rectilinear.errors import ModelError, ResultError
 
 if TYPE_CHECKING:
     from rectilinear.ops.cut.bench import Progress
@@ -119,6 +119,9 @@ def prune(
     ] = None,
     force: Force = False,
     json: Json = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a search that was stopped: no set of layers is tried again.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Choose the layers, print the plan and leave.")] = False,
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -130,7 +133,8 @@ def prune(
     """Cut depth: choose layers, repair what is left, and save a checkpoint that loads anywhere.
 
     Prints what was removed and what it cost, judged on calibration text that no repair was fitted on. Layers are
-    counted from 0. Nothing is written unless all went well.
+    counted from 0. Nothing is written unless all went well, but for the sets that the search has tried, which are kept
+    beside OUT until then.
     """
     from rectilinear.data.text import read_text
     from rectilinear.models.siblings import default_text
@@ -143,11 +147,15 @@ def prune(
     limit, counts = share(max_perplexity_increase), None if sweep is None else _range(sweep)
     known = None if plan is None else Plan.load(plan)  # a wrong one is said before a model is loaded
     target = out or (None if json else Path(f"{slug(model)}-{'sweep' if counts else 'cut'}"))
+    if resume and target is None:
+        raise ResultError("expected --out with --json and --resume: what was tried is kept beside it")
+    journal = None
     if target is not None and not dry_run:
         check_writable(target, force, "sweep.json" if counts else "plan.json")
         hold(target)
+        journal = _journal(target, force=force, resume=resume)
     source, judge = read_text(text or default_text(model)), None if judge_text is None else read_text(judge_text)
-    with progress_bar(Console(stderr=True)) as show:
+    with hint(lambda: _kept(journal)), progress_bar(Console(stderr=True)) as show:
         show(f"loading {model}", 0, None, "")
         from rectilinear.models.load import load
         from rectilinear.models.stack import decoder_stack
@@ -181,7 +189,11 @@ def prune(
             "max_perplexity_increase": limit,
         }
         facts = {"command": typed(), "text": source.id, "judge_text": judge_text}
-        judged: dict[str, Any] = {"judge_texts": None if judge is None else judge.documents(), "provenance": facts}
+        judged: dict[str, Any] = {
+            "judge_texts": None if judge is None else judge.documents(),
+            "journal": journal,
+            "provenance": facts,
+        }
         if counts is not None:
             from rectilinear.ops.sweep import sweep as swept
 
@@ -190,7 +202,9 @@ def prune(
                 said = f"{counts[0]} to {counts[-1]} layers changed, {' and '.join(kinds['selects'])}"
                 Console(soft_wrap=True).print(f"{said}, each with {' and '.join(kinds['repairs'])}", markup=False)
                 return
-            _shown(swept(dense, tokenizer, counts=counts, **kinds, **judged, **wishes), target, force, json)
+            curve = swept(dense, tokenizer, counts=counts, **kinds, **judged, **wishes)
+            _shown(curve, target, force, json)
+            _done(journal)
             return
         from rectilinear.ops.prune import plan_for, prune_
 
@@ -202,12 +216,35 @@ def prune(
             if target is not None:
                 show(f"writing {target}", 0, None, "")
                 cut.save(target, force=force)
+                _done(journal)
     if dry_run:
         _told(made, json)
         return
     from rectilinear.report.pruning import prune_table
 
     answer(cut.result, prune_table, json=json, place=target, kind="Model")
+
+
+def _journal(target: Path, *, force: bool, resume: bool) -> Path:
+    """Return the file that keeps the sets that are tried; raises ResultError where that of another search is there."""
+    path = target.with_name(f".{target.name}.partial.jsonl")
+    if path.exists() and not resume:
+        if not force:
+            raise ResultError(f"{path} keeps an earlier search: add --resume to go on, or --force to start again")
+        path.unlink()
+    return path
+
+
+def _done(journal: Path | None) -> None:
+    if journal is not None:
+        journal.unlink(missing_ok=True)
+
+
+def _kept(journal: Path | None) -> str:
+    """Return what is there to go on from, "" for nothing."""
+    if journal is None or not journal.exists():
+        return ""
+    return f"The sets that were tried are kept in {journal}: go on with --resume"
 
 
 def _range(text: str) -> range:

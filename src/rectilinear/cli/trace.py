@@ -199,13 +199,12 @@ def _tell(told: Outline, text: str, out: Path | None, *, json: bool) -> None:
         facts = asdict(told) | {"text": text, "out": None if out is None else str(out)}
         sys.stdout.write(jsonlib.dumps(facts, indent=1) + "\n")
         return
-    from rich.table import Table
     from rich.text import Text
 
-    from rectilinear.cli.dry import lines
+    from rectilinear.cli.dry import facts_table, lines
     from rectilinear.report.text import visible
 
-    table = Table.grid(padding=(0, 2))
+    table = facts_table()
     for one in told.checkpoints:
         table.add_row(f"step {one.step:,}", Text(visible(one.name) + (" (scanned already)" if one.scanned else "")))
     table.add_row("text", Text(visible(text)))

@@ -62,6 +62,7 @@ def prune_(
     layers: Sequence[int] | None = None,
     plan: Plan | None = None,
     max_perplexity_increase: float | None = None,
+    journal: Path | None = None,
     provenance: dict[str, Any] | None = None,
     on_progress: OnProgress = None,
     **options: Any,
@@ -71,7 +72,8 @@ def prune_(
     Give one of `remove` (a number of layers or a share as "20%"), `layers` (which ones, 0-based), a `plan`, or
     `max_perplexity_increase` (0.05: as many layers as keep perplexity within 5 %). texts: documents to calibrate on, of
     which `tokens` are read in windows of `window`. judge_texts: documents to judge the result on, of which
-    `judge_tokens` are read; without them it is judged on a part of `texts` kept from the repairs.
+    `judge_tokens` are read; without them it is judged on a part of `texts` kept from the repairs. journal: a file that
+    keeps what was found about each set of layers tried, from which a run that stops on the way is taken up.
 
     Options: those of `Options`. select: how layers are chosen: linearity (the paper's), increment, bi, angular, span,
     loss, reverse, random, or kl, which judges sets by their divergence from the dense model after repair; effort
@@ -85,7 +87,7 @@ def prune_(
     """
     started = time.perf_counter()
     _check_one(remove, layers, plan, max_perplexity_increase)
-    bench = _bench(model, tokenizer, texts, judge_texts, plan, options, on_progress)
+    bench = _bench(model, tokenizer, texts, judge_texts, plan, options, journal, on_progress)
     with evaluating(model):
         made, tried = _decided(bench, remove, layers, plan, max_perplexity_increase)
         result = _carried_out(bench, made)
@@ -106,7 +108,7 @@ def plan_for(
 ) -> Plan:
     """Return the plan that `prune_` would make and carry out; the model stays as it is."""
     _check_one(remove, layers, max_perplexity_increase)
-    bench = _bench(model, tokenizer, texts, None, None, options, on_progress)
+    bench = _bench(model, tokenizer, texts, None, None, options, None, on_progress)
     with evaluating(model):
         return _decided(bench, remove, layers, None, max_perplexity_increase)[0]
 
@@ -123,10 +125,11 @@ def _bench(
     judge_texts: Iterable[str] | None,
     plan: Plan | None,
     options: dict[str, Any],
+    journal: Path | None,
     on_progress: OnProgress,
 ) -> Bench:
     chosen = Options(**options) if plan is None else options_of(plan)
-    return Bench(model, tokenizer, texts, chosen, judge_texts=judge_texts, on_progress=on_progress)
+    return Bench(model, tokenizer, texts, chosen, judge_texts=judge_texts, journal=journal, on_progress=on_progress)
 
 
 def _decided(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rectilinear.errors import ModelError
@@ -29,6 +30,7 @@ def sweep(
     counts: Sequence[int],
     selects: Sequence[str] = ("kl",),
     repairs: Sequence[str] = ("refit",),
+    journal: Path | None = None,
     provenance: dict[str, Any] | None = None,
     on_progress: OnProgress = None,
     **options: Any,
@@ -45,7 +47,7 @@ def sweep(
     base = Options(**options)
     wishes = [replace(base, select=s, repair=r) for s in dict.fromkeys(selects) for r in dict.fromkeys(repairs)]
     kinds = list(dict.fromkeys(wish.checked() for wish in wishes))
-    bench = Bench(model, tokenizer, texts, kinds[0], judge_texts=judge_texts, on_progress=on_progress)
+    bench = Bench(model, tokenizer, texts, kinds[0], judge_texts=judge_texts, journal=journal, on_progress=on_progress)
     with evaluating(model):
         teacher = bench.search_teacher
         dense = bench.dense(teacher)

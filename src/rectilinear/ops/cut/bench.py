@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +27,7 @@ from rectilinear.ops.cut.registry import REPAIRS, SELECTORS
 from rectilinear.ops.cut.repairs import RIDGE, Work
 from rectilinear.ops.cut.selectors import Path, Search
 from rectilinear.ops.cut.streams import Chunks, Teacher
+from rectilinear.ops.cut.verdicts import Verdicts
 from rectilinear.results import Loss, Plan
 
 if TYPE_CHECKING:
@@ -102,6 +105,7 @@ class Bench:
         options: Options,
         *,
         judge_texts: Iterable[str] | None = None,
+        journal: FilePath | None = None,
         on_progress: OnProgress = None,
     ) -> None:
         options = options.checked()
@@ -125,6 +129,7 @@ class Bench:
         judge = min((options.judge_tokens or JUDGE_TOKENS) // self.window, len(self.ids) // 4)
         self.judging = max(1, judge // self.batch) * self.batch  # windows
         self.ridge = self._ridge()
+        self.verdicts = Verdicts(journal, self._settings())
         self._apart: Tensor | None = None  # windows of another text to judge on
         self._apart_dense: Chunks = []
         if judge_texts is not None:
@@ -215,6 +220,8 @@ class Bench:
             ridge=self.ridge,
             seed=self.options.seed,
             on_try=on_try,
+            verdicts=self.verdicts,
+            asked=f"divergence after {self.options.repair}",
         )
         if len(search.layers) < count or count >= len(self.stack):
             raise ModelError(
@@ -276,6 +283,12 @@ class Bench:
         """Report progress."""
         if self._on_progress is not None:
             self._on_progress(Progress(task, done, total))
+
+    def _settings(self) -> dict[str, Any]:
+        """Return what verdicts depend on, beside the sets."""
+        windows = hashlib.sha256(self.ids.to("cpu", torch.int64).numpy().tobytes()).hexdigest()[:16]
+        facts = {"model": self.fingerprint, "text or seed": windows, "window": self.window, "ridge": self.ridge}
+        return {**facts, "dtype": str(self.model.dtype), "judge_tokens": self.judging * self.window}
 
     def _features(self) -> int:
         return output_projection(self.stack[0]).in_features

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random as randomlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -20,6 +20,7 @@ from rectilinear.models.runner import Runner
 from rectilinear.ops.cut.judge import Judge
 from rectilinear.ops.cut.repairs import Repair, Work, none, repaired
 from rectilinear.ops.cut.streams import Chunks, Teacher, rows
+from rectilinear.ops.cut.verdicts import Verdict, Verdicts
 
 Path = dict[int, tuple[int, ...]]  # for each number of layers, the layers to remove
 
@@ -29,8 +30,9 @@ class Search:
     """What a selector may look at: the dense streams, the judge, and a way to try a set of layers out.
 
     protect: layers that stay. repair: by which candidates are judged. fit_from: window batches before it judge, the
-    others fit. width: candidates tried out at a step of a greedy search, 0 for none. on_try: called
-    with each set tried and its verdict.
+    others fit. width: candidates tried out at a step of a greedy search, 0 for none. on_try: called with each set
+    tried and its verdict. verdicts: those that are known, whose sets are not tried again; asked: what a divergence
+    after that repair is called among them.
     """
 
     runner: Runner
@@ -43,6 +45,8 @@ class Search:
     ridge: float
     seed: int = 0
     on_try: Callable[[tuple[int, ...], float], None] | None = None
+    verdicts: Verdicts = field(default_factory=lambda: Verdicts(None, {}))
+    asked: str = "divergence"
 
     @property
     def layers(self) -> list[int]:
@@ -69,8 +73,11 @@ class Search:
 
     def divergence(self, removed: Iterable[int]) -> float:
         """Return KL(dense || cut) after the repair, on windows that it was not fitted on."""
-        dense = self.teacher.at(len(self.runner.stack))
-        return self._tried(removed, self.repair, lambda student: self.judge.divergence(student, dense))
+
+        def verdict(student: Chunks) -> float:
+            return self.judge.divergence(student, self.teacher.at(len(self.runner.stack)))
+
+        return self._tried(removed, self.repair, verdict)
 
     def perplexity(self, removed: Iterable[int]) -> float:
         """Return the perplexity of the text without any repair."""
@@ -79,15 +86,27 @@ class Search:
     def _tried(
         self, removed: Iterable[int], repair: Repair, verdict: Callable[[Chunks], float], only_judge: bool = False
     ) -> float:
+        asked = "perplexity" if only_judge else self.asked
+        chosen = tuple(sorted(removed))
+        found = self.verdicts.get(asked, chosen)
+        if found is None:
+            value = self._really(chosen, repair, verdict, only_judge)
+            found = Verdict(value, self.runner.passed)
+            self.verdicts.add(asked, chosen, found)
+        self.runner.passed = max(self.runner.passed, found.passed)
+        if self.on_try is not None:
+            self.on_try(chosen, found.value)
+        return found.value
+
+    def _really(
+        self, removed: tuple[int, ...], repair: Repair, verdict: Callable[[Chunks], float], only_judge: bool
+    ) -> float:
         teacher = self.teacher.first(self.fit_from) if only_judge else self.teacher
         work = Work(self.runner, teacher, frozenset(removed), ridge=self.ridge, fit_from=self.fit_from)
         try:
-            value = verdict(repaired(work, repair))
+            return verdict(repaired(work, repair))
         finally:
             work.undo()
-        if self.on_try is not None:
-            self.on_try(tuple(sorted(work.removed)), value)
-        return value
 
 
 Selector = Callable[[Search, int], Path]

@@ -15,7 +15,7 @@ import torch
 from rectilinear.core.bootstrap import mean_interval
 from rectilinear.ops.judging.client import Answer, Client, JudgeError
 from rectilinear.ops.judging.completions import completions
-from rectilinear.ops.judging.journal import Journal
+from rectilinear.ops.judging.journal import Grades
 from rectilinear.ops.judging.rubric import messages, parse
 from rectilinear.ops.provenance import model_facts, run_facts
 from rectilinear.results.judging import GRADES, LEAST, MOST, Agreement, Completion, Graded, JudgeResult, Mean
@@ -89,17 +89,14 @@ def judge(
     asked = {key: value for key, value in asdict(settings).items() if key != "parallel"}
     digest = hashlib.sha256("\0".join(prompts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
     header = {**asked, "judges": list(settings.judges), "model": facts["fingerprint"], "set of prompts": digest}
-    kept = Journal(journal, header)
-    done = False
+    kept = Grades(journal, header)
     try:
         _complete(model, tokenizer, prompts, settings, kept, on_progress)
         _grade(client, settings, kept, on_progress)
-        done = True
     except JudgeError as error:
         where = "" if journal is None else f"; {len(kept.graded)} gradings are kept in {journal}: run again to go on"
         raise JudgeError(f"{error}{where}") from None
-    finally:
-        kept.close(done=done)
+    kept.remove()
     about = {**facts, **run_facts(), **asked, "judges": list(settings.judges), "endpoint": client.host}
     return _result(kept, {**about, "prompts": len(prompts), **(provenance or {})}, settings.seed)
 
@@ -109,7 +106,7 @@ def _complete(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     settings: Settings,
-    kept: Journal,
+    kept: Grades,
     on_progress: OnProgress,
 ) -> None:
     total, start = len(prompts) * settings.samples, len(kept.completions)
@@ -133,7 +130,7 @@ def _complete(
         on_progress("writing completions", len(kept.completions), total)
 
 
-def _grade(client: Client, settings: Settings, kept: Journal, on_progress: OnProgress) -> None:
+def _grade(client: Client, settings: Settings, kept: Grades, on_progress: OnProgress) -> None:
     """Ask for every grading that the journal does not hold yet."""
     asked = itertools.product(kept.completions, settings.judges, range(settings.repeats))
     known = {(g.prompt, g.sample, g.judge, g.repeat) for g in kept.graded}
@@ -161,7 +158,7 @@ def _graded(client: Client, settings: Settings, completion: Completion, name: st
     return Graded(completion.prompt, completion.sample, name, repeat, grades, *spent)
 
 
-def _result(kept: Journal, facts: dict[str, Any], seed: int) -> JudgeResult:
+def _result(kept: Grades, facts: dict[str, Any], seed: int) -> JudgeResult:
     graded = tuple(sorted(kept.graded, key=lambda g: (g.prompt, g.sample, g.judge, g.repeat)))
     valid = [g for g in graded if g.grades is not None]
     notes = []
