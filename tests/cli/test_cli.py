@@ -121,3 +121,13 @@ def test_result_of_another_schema_is_refused(scanned, tmp_path, capsys, monkeypa
     document["schema"] = 99
     (tmp_path / "result.json").write_text(json.dumps(document))
     assert "schema" in fails(["report", tmp_path], capsys, monkeypatch)
+
+
+def test_plain_tables_are_ascii_and_hold_no_escapes(scanned, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    usual = CliRunner().invoke(app, ["report", str(scanned)]).stdout
+    assert "\x1b[" in usual and "█" in usual
+    plain = CliRunner().invoke(app, ["--plain", "report", str(scanned)]).stdout
+    assert plain.isascii() and "\x1b" not in plain
+    assert "held-out" in plain and "##" in plain
+    assert CliRunner().invoke(app, ["report", str(scanned)]).stdout == usual

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from importlib.util import find_spec
 from pathlib import Path
@@ -52,7 +53,7 @@ def explore(
     """Look at prompts on a local page: where layers are not linear, and what if some were removed or linear.
 
     Serves on a loopback address of this machine until Ctrl-C. Nothing leaves the machine: no telemetry, no fonts or
-    scripts from elsewhere. Needs the extra: pip install 'rectilinear[app]'.
+    scripts from elsewhere. Needs the extra `app`.
     """
     if share != publicly:
         raise RectilinearError(
@@ -63,6 +64,7 @@ def explore(
         raise RectilinearError("expected Gradio for the page, it is not installed: pip install 'rectilinear[app]'")
     if not scans.is_dir():
         raise ResultError(f"expected a folder of scans, got {scans}: name one with --scans")
+    _check_free(port)  # before a model is loaded
     names = models or ["demo"]
     with progress_bar(Console(stderr=True)) as show:
         show(f"loading {names[0]}", 0, None, "")
@@ -79,3 +81,12 @@ def explore(
         pass
     finally:
         page.close(verbose=False)
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise RectilinearError(f"cannot serve on port {port}: it is in use; name another with --port") from error

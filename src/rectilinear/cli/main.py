@@ -31,7 +31,7 @@ from rectilinear.cli import (
     trace,
     verify,
 )
-from rectilinear.cli.console import Console
+from rectilinear.cli.console import Console, plain
 from rectilinear.cli.hold import holding
 from rectilinear.errors import RectilinearError
 from rectilinear.report.text import visible
@@ -95,8 +95,16 @@ def _root(
     show_version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
+    unadorned: Annotated[
+        bool,
+        typer.Option(
+            "--plain", help="No colours, no progress bar, tables in ASCII; NO_COLOR=1 takes the colours only."
+        ),
+    ] = False,
 ) -> None:
     context.with_resource(holding())
+    if unadorned:
+        context.with_resource(plain())
 
 
 def main() -> None:
