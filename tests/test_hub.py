@@ -1,4 +1,9 @@
+import http.server
+import os
 import socket
+import subprocess
+import sys
+import threading
 import time
 
 import pytest
@@ -29,3 +34,42 @@ def test_a_hub_that_hangs_counts_as_away(silent, monkeypatch):
     finally:
         set_client_factory(made)
     assert time.monotonic() - started < 60
+
+
+@pytest.fixture
+def answering(request):
+    """An endpoint that answers everything with one status, or hangs up where it is None."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            if request.param is None:
+                self.close_connection = True
+                return
+            self.send_response(request.param)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("answering", [429, 503, None], indirect=True)
+def test_a_hub_that_limits_fails_or_hangs_up_is_one_line(answering, tmp_path):
+    """The waits between its client's tries are left out: they are half a minute in all."""
+    code = "import time; time.sleep = lambda seconds: None\nfrom rectilinear.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "scan", "org/model", "--out", str(tmp_path / "out")],
+        env={**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": answering, "HF_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 2 and "cannot find the model 'org/model'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "out").exists()

@@ -56,6 +56,23 @@ def test_two_processes_do_not_write_one_folder(command, held, folder, text, tmp_
     assert said == f"error: another process is writing {held}: wait for it, or choose another --out\n"
 
 
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="no /sys, in which nobody makes folders")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["scan", "MODEL", "--text", "TEXT", "--tokens", "400", "--window", "32", "--out", "OUT"],
+        ["tokens", "MODEL", "--prompt", "w1", "--text", "TEXT", "--tokens", "400", "--window", "32", "--out", "OUT"],
+        ["trace", "RUN", "--text", "TEXT", "--out", "OUT"],
+        ["prune", "MODEL", "--layers", "1", "--text", "TEXT", "--out", "OUT"],
+        ["pretrain", "OUT", "--text", "TEXT"],
+    ],
+)
+def test_a_place_that_cannot_be_written_is_one_line(command, folder, text, tmp_path, capsys, monkeypatch):
+    places = {"MODEL": folder, "TEXT": text, "RUN": tmp_path, "OUT": Path("/sys/out")}
+    said = fails([places.get(word, word) for word in command], capsys, monkeypatch)
+    assert said == "error: cannot write /sys/out: Permission denied\n"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_full_disk_under_standard_output_is_one_line(tmp_path):
     with Path("/dev/full").open("w") as full:
