@@ -1,9 +1,9 @@
-# make demo | test | check | fix | docs | smoke | fuzz | bench | clean
+# make demo | test | check | fix | docs | smoke | fuzz | bench | audit | clean
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check fix docs smoke fuzz bench clean
+.PHONY: demo test check fix docs smoke fuzz bench audit clean
 .DEFAULT_GOAL := check
 
 # The stamp follows what is to be installed, so a changed dependency installs again.
@@ -46,6 +46,11 @@ fuzz: .venv/.installed
 # What a scan, perplexity and a start cost over a bare forward pass, against what they cost before: minutes.
 bench: .venv/.installed
 	$(BIN)/python benchmarks/performance.py --short --tokens 4096 --check
+
+# Known holes in what is installed; needs a network, to PyPI's database of them.
+audit: .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --progress-spinner off --skip-editable
 
 clean:
 	rm -rf .venv demo-report dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

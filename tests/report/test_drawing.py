@@ -31,6 +31,7 @@ def test_a_scale_maps_its_ends_and_leaves_gaps():
 def test_ticks_are_round_and_within_the_scale():
     assert labels(Scale(-0.31, 1.02, 0, 1), 8) == ["−0.2", "0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]
     assert labels(Scale(0, 26_000, 0, 1), 4) == ["0", "10,000", "20,000"]
+    assert labels(Scale(13, 40, 0, 1, log=True), 6) == ["15", "20", "25", "30", "35", "40"]
     assert labels(Scale(-0.5, 2.5, 0, 1), 16, whole=True) == ["0", "1", "2"]
     assert labels(Scale(0.08, 1.1, 0, 1, log=True), 8) == ["0.1", "0.2", "0.5", "1"]
     assert labels(Scale(30, 40_000, 0, 1, log=True), 7) == ["30", "100", "300", "1,000", "3,000", "10,000", "30,000"]

@@ -23,7 +23,7 @@ def test_a_part_is_run_measured_judged_and_written(recipes, reproduce, tmp_path)
     done = reproduce("tiny-a", "--out", out)
     assert done.exit_code == 0, done.output
     assert "1 to go, about 6 s: rectilinear scan" in done.stderr
-    assert "1 holds, 1 does not hold, 1 not testable" in done.stdout
+    assert "1 holds, 1 does not hold, 1 cannot be tested" in done.stdout
     found = document(out)
     assert found["provenance"]["scale"] == "smoke"
     [part] = found["parts"]

@@ -108,7 +108,7 @@ def test_a_sweep_of_another_text_is_left_out(tmp_path):
         swept(tmp_path, 40.0, none=[50]),
     ]
     found = measured("depth", folders, {"kinds": KINDS})
-    assert "another text" in found.notes[0] and values(found)["removed, 1 layers"] == 30.0
+    assert "another text" in found.notes[0] and values(found)["removed, 1 layer"] == 30.0
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_text_from_data_is_escaped(result, tmp_path):
     console.print(reproduction_table(result))
     said = console.file.getvalue()
     assert "\x1b" not in said and "[bold]" in said
-    assert "3 claims at scale smoke: 3 does not hold." in said
+    assert "Of 3 claims at scale smoke: 3 do not hold." in said
 
 
 def test_tables_hold_the_numbers(result, tmp_path):

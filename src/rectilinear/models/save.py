@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +31,30 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
     stored = getattr(model, "stored_dtype", None) or model.dtype
     with quiet():
         try:
-            model.save_pretrained(folder, state_dict=_cast(model, stored), max_shard_size=SHARD)
+            with _settings_as_they_are(model, folder):
+                model.save_pretrained(folder, state_dict=_cast(model, stored), max_shard_size=SHARD)
         except (SafetensorError, RuntimeError) as error:
             raise ModelError(f"cannot write the weights to {folder}: {error}") from error
         _name_dtype(folder / "config.json", str(stored).removeprefix("torch."))
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _settings_as_they_are(model: PreTrainedModel, folder: Path) -> Iterator[None]:
+    """Write the generation settings too: some that are published transformers refuses to write anew."""
+    settings = getattr(model, "generation_config", None)
+    if settings is None:
+        yield
+        return
+    model.generation_config = type(settings)()
+    try:
+        yield
+    finally:
+        model.generation_config = settings
+    path = folder / "generation_config.json"
+    if path.exists():
+        settings.to_json_file(path, keys_to_pop=["compile_config"])
 
 
 def forget_quantisation_(model: Any) -> None:

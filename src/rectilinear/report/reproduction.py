@@ -19,9 +19,14 @@ from rectilinear.report.plots import CYCLE, DASHED, values_of
 from rectilinear.report.scale import around
 from rectilinear.report.shapes import Drawing
 from rectilinear.report.text import plus_minus, visible
-from rectilinear.results import FAILS, HOLDS, Plot, Reproduced, ReproductionResult, Spread
+from rectilinear.results import FAILS, HOLDS, UNTESTABLE, Plot, Reproduced, ReproductionResult, Spread
 
 DOCUMENT, PAGE = "reproduction.json", "reproduction.html"
+COUNTED = {  # of one claim, and of several
+    HOLDS: ("holds", "hold"),
+    FAILS: ("does not hold", "do not hold"),
+    UNTESTABLE: ("cannot be tested", "cannot be tested"),
+}
 STYLES = {HOLDS: "green", FAILS: "red"}
 MANY = 4  # plots from which on they stand in a grid
 
@@ -131,8 +136,8 @@ def reproduction_table(result: ReproductionResult) -> RenderableType:
 def counted(result: ReproductionResult) -> str:
     """Return in a sentence how many claims hold, do not, and could not be tested."""
     every = [one.verdict for part in result.parts for one in part.verdicts]
-    kinds = {verdict: every.count(verdict) for verdict in dict.fromkeys(every)}
-    return f"{len(every)} claims at scale {result.scale}: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}."
+    said = [f"{n} {words[n > 1]}" for verdict, words in COUNTED.items() if (n := every.count(verdict))]
+    return f"Of {len(every)} claims at scale {result.scale}: {', '.join(said)}."
 
 
 def _cell(spread: Spread | None) -> str:
@@ -140,6 +145,6 @@ def _cell(spread: Spread | None) -> str:
 
 
 def _form(value: float) -> str:
-    if float(value).is_integer() and abs(value) >= 1:
+    if float(value).is_integer():
         return f"{value:,.0f}"
     return f"{value:,.2f}" if abs(value) >= 10 else f"{value:.4f}"

@@ -51,6 +51,8 @@ class Scale:
             ]
             if len(shown) <= most:
                 break
+        if len(shown) < 3 and self.high < 10 * self.low:  # within a decade equal steps tell more
+            return self._steps(most, whole)
         return [(v, f"{v:,.0f}" if 1 <= v < 1e6 else f"{v:g}") for v in shown]
 
 

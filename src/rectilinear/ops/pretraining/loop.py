@@ -84,7 +84,7 @@ class Judge(TrainerCallback, ExportableState):
         except NonFiniteError as error:
             raise NonFiniteError(
                 f"the weights were NaN or infinite after step {state.global_step}: use a lower --lr; checkpoints "
-                "before it are good"
+                "before it are kept"
             ) from error
         found = Checkpoint(f"checkpoint-{state.global_step}", state.global_step, self.books.tokens, loss, bits)
         reached = bisect_right(self.marks, self.books.mark)

@@ -62,7 +62,7 @@ def depth(folders: Sequence[Path], kinds: Mapping[str, str], task: str | None = 
             values |= spreads({f"{after}_{name}": number for name, number in counts.items()})
     for kind, label in kinds.items():
         for count, point in found.of(kind).items():
-            values[f"{label}, {count} layers"] = Spread(point.value, point.error or None)
+            values[f"{label}, {count} layer{'' if count == 1 else 's'}"] = Spread(point.value, point.error or None)
     title = "Perplexity" if task is None else f"Accuracy on {task}"
     curves = [_curve(label, found.dense, found.of(kind)) for kind, label in kinds.items() if kind in found.points]
     return Found(values, (Plot(title, tuple(curves), log=task is None),), "layers changed", notes=notes)
