@@ -1,13 +1,12 @@
 import pytest
 
-from rectilinear.core.spans import Span, in_words, layers_of, parse_layers, spans_of
+from rectilinear.core.spans import Span, in_words, parse_layers, spans_of
 from rectilinear.errors import RectilinearError
 
 
 def test_neighbours_make_a_span():
     spans = spans_of([20, 12, 14, 13, 12])
     assert spans == (Span(12, 15), Span(20, 21))
-    assert layers_of(spans) == (12, 13, 14, 20)
 
 
 @pytest.mark.parametrize(

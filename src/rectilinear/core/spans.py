@@ -38,11 +38,6 @@ def spans_of(layers: Iterable[int]) -> tuple[Span, ...]:
     return tuple(spans)
 
 
-def layers_of(spans: Iterable[Span]) -> tuple[int, ...]:
-    """Return the layers of all spans, in order."""
-    return tuple(sorted(layer for span in spans for layer in range(span.start, span.stop)))
-
-
 def in_words(layers: Iterable[int]) -> str:
     """Return "layers 12 to 17, six layers", or "layer 3 and layers 12 to 14, four layers"."""
     chosen = sorted(set(layers))

@@ -80,8 +80,9 @@ class LinearityTrainer(Trainer):
         super().log(logs, start_time)
 
     def _scaled(self, items: Tensor | int | None) -> bool:
-        if self.loss_is_scaled_for_ga is not None:
-            return self.loss_is_scaled_for_ga
+        told: bool | None = getattr(self, "loss_is_scaled_for_ga", None)  # not in every version
+        if told is not None:
+            return told
         return (self.model_accepts_loss_kwargs and items is not None) or self.compute_loss_func is not None
 
 
