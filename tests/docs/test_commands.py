@@ -26,7 +26,7 @@ def parse(words, whole=True):
     name, *rest = words
     if name.startswith("-"):
         # Not parsed: --version and --install-completion would act at once.
-        assert name in {option for parameter in COMMAND.params for option in parameter.opts}, name
+        assert name in {"--help", *(option for parameter in COMMAND.params for option in parameter.opts)}, name
         return
     assert name in COMMAND.commands, f"no such command: {name}"
     try:
