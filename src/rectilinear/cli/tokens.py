@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -26,9 +26,6 @@ from rectilinear.cli.options import (
 from rectilinear.cli.progress import progress_bar
 from rectilinear.cli.say import answer, note, typed
 from rectilinear.errors import ModelError, ResultError, TextError
-
-if TYPE_CHECKING:
-    pass
 
 EPILOG = """Examples:
 

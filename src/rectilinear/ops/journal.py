@@ -36,7 +36,6 @@ class Journal:
 
     def add(self, entry: dict[str, Any]) -> None:
         """Keep an entry."""
-        self.entries.append(entry)
         if self.path is None:
             return
         lines = [entry] if self._length else [{"settings": self._settings}, entry]
