@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 from typing import Any
-
-from jinja2 import Environment
 
 from rectilinear.ops.whatif import Reading
 from rectilinear.report.heatmap import SHADES, shade
@@ -95,9 +92,4 @@ def _large(value: float | None) -> str:
 
 
 def _render(template: str, **values: Any) -> str:
-    return _environment().get_template(template).render(shade=shade, shades=SHADES, **values)
-
-
-@cache
-def _environment() -> Environment:
-    return environment("rectilinear.app")
+    return environment("rectilinear.app").get_template(template).render(shade=shade, shades=SHADES, **values)

@@ -79,7 +79,7 @@ class Moments:
             b.index_fill_(0, out, 0)
         with full_precision():
             _add_square(self.xx, a)
-            self.xz += a.T @ b
+            _add_product(self.xz, a, b)
         # Like the products: pairwise in the rows' own precision over one update, float64 beyond it.
         self.sum_x += a.sum(0)
         self.sum_z += b.sum(0)
@@ -274,7 +274,15 @@ def _add_square(total: Tensor, rows: Tensor) -> None:
     width = max(-(-p // STRIPS), 1)
     for start in range(0, p, width):
         stop = min(start + width, p)
-        total[start:stop, :stop] += rows[:, start:stop].T @ rows[:, :stop]
+        _add_product(total[start:stop, :stop], rows[:, start:stop], rows[:, :stop])
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add a^T b to `total` in place, for rows a and b in their own precision."""
+    if a.dtype == total.dtype:
+        total.addmm_(a.T, b)
+    else:
+        total += a.T @ b
 
 
 def _lower(p: int, device: torch.device) -> Tensor:

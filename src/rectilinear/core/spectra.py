@@ -64,21 +64,22 @@ def _two_nearest(points: Tensor, block: int) -> Tensor | None:
     n = len(points)
     if n < LEAST_POINTS:
         return None
-    rough = (points - points.mean(0, dtype=torch.float64)).float()
-    return torch.cat([_of_block(points, rough, start, min(start + block, n)) for start in range(0, n, block)])
-
-
-def _of_block(points: Tensor, rough: Tensor, start: int, stop: int) -> Tensor:
-    """Return the distances [stop - start, 2] of points[start:stop] to their two nearest others.
-
-    rough: the points in float32, centred.
-    """
-    rows = points[start:stop]
+    mean = points.mean(0, dtype=torch.float64).to(points)  # any point near it will do, so long as it is one for all
+    rough = (points - mean).float()
     # Products cancel where norms are large beside distances, so they only nominate, by a lower bound on the distance
     # (rounding errors in a sum of d terms grow like sqrt(d): Higham and Mary, 2019); differences decide.
     squares = rough.square().sum(1) * (1 - 4 * EPS32 * points.shape[1] ** 0.5)
+    return torch.cat([_of_block(points, rough, squares, start, min(start + block, n)) for start in range(0, n, block)])
+
+
+def _of_block(points: Tensor, rough: Tensor, squares: Tensor, start: int, stop: int) -> Tensor:
+    """Return the distances [stop - start, 2] of points[start:stop] to their two nearest others.
+
+    rough: the points in float32, centred; squares: their squared norms [n], a little short.
+    """
+    rows = points[start:stop]
     with full_precision():
-        lower = squares[start:stop, None] + squares - 2 * rough[start:stop] @ rough.T
+        lower = torch.addmm(squares[start:stop, None] + squares, rough[start:stop], rough.T, alpha=-2)
     lower.diagonal(start).fill_(torch.inf)
     bound, index = lower.topk(CANDIDATES, largest=False)
     nearest = (points[index] - rows[:, None]).norm(dim=2).sort(1).values[:, :2]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from rectilinear.data.pieces import WHOLE, Batch, Piece, Pieces, Share, batches
+from rectilinear.models.heap import freed_memory_kept, give_back_freed
 from rectilinear.models.mode import eval_mode
 from rectilinear.models.stack import forward, watch
 from rectilinear.models.submodules import watch_parts
@@ -61,7 +62,7 @@ class Pass:
     def watching(self) -> Iterator[None]:
         """Watch the layers: within it the methods below may be called, in their order."""
         layers = watch(self.stack, self.gatherer.on_layer, self.gatherer.measured)
-        with torch.inference_mode(), eval_mode(self.model), layers, self._watch_parts():
+        with torch.inference_mode(), eval_mode(self.model), freed_memory_kept(), layers, self._watch_parts():
             yield
 
     def fit(self) -> None:
@@ -88,6 +89,7 @@ class Pass:
         if self.gatherer.keeper is not None:
             self.gatherer.keeper.fitted(self.gatherer.pairs())
         blocks = max(self._blocks().values()) + 1
+        give_back_freed()  # fits need room in other places than a forward pass: a tenth off the peak
         spread(partial(Pair.start_heldout, blocks=blocks), self.pairs())
 
     def judge(self) -> None:

@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,10 +115,18 @@ def write_figures(
         (folder / f"{name}.svg").write_text(
             svg(figure, CAPTIONS[name][0] if titles is None else titles[name]), encoding="utf-8"
         )
-        if png:
-            from rectilinear.report.png import png as paint
+    if png:
+        _write_pngs(figures, folder)
 
-            (folder / f"{name}.png").write_bytes(paint(figure))
+
+def _write_pngs(figures: dict[str, Drawing], folder: Path) -> None:
+    """Write each figure as PNG: while one is painted, the one before is encoded."""
+    from rectilinear.report.png import encoded, painted
+
+    with ThreadPoolExecutor(1) as pool:
+        images = [(name, pool.submit(encoded, painted(figure))) for name, figure in figures.items()]
+        for name, image in images:
+            (folder / f"{name}.png").write_bytes(image.result())
 
 
 def layer_rows(result: ScanResult) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
@@ -327,6 +328,7 @@ def _frame(point: TracePoint, report: str | None) -> dict[str, Any]:
     return {"step": point.step, "name": visible(point.name), "report": report, "rows": rows}
 
 
+@cache
 def environment(*packages: str) -> Environment:
     """Return the engine for the templates of `packages` and then of the report: all that comes from data is escaped."""
     made = Environment(

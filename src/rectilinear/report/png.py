@@ -6,10 +6,13 @@ import io
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rectilinear.report.shapes import INK, Area, Drawing, Line, Text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 SCALE = 2  # pixels of the image a pixel of the drawing
 DOT = 4.0  # strokes from this width on are dots
@@ -17,7 +20,22 @@ DOT = 4.0  # strokes from this width on are dots
 
 def png(drawing: Drawing) -> bytes:
     """Return the drawing as a PNG image on white, twice its size."""
-    return _painted(figure(drawing))
+    return encoded(painted(drawing))
+
+
+def painted(drawing: Drawing) -> Image:
+    """Return the drawing's pixels, to be `encoded`: in another thread, where there are several, as that takes as long.
+
+    One thread paints: matplotlib is not made for more.
+    """
+    return _pixels(figure(drawing))
+
+
+def encoded(image: Image) -> bytes:
+    """Return an image as PNG."""
+    stream = io.BytesIO()
+    image.save(stream, format="png", compress_level=1)  # a third of the time
+    return stream.getvalue()
 
 
 def figure(drawing: Drawing) -> Figure:
@@ -29,24 +47,29 @@ def figure(drawing: Drawing) -> Figure:
         """A figure that was not made by pyplot, which would show it, and so shows itself."""
 
         def _repr_png_(self) -> bytes:
-            return _painted(self)
+            return encoded(_pixels(self))
 
-    painted = Painted(figsize=(drawing.width / 100, drawing.height / 100), dpi=100)
-    place = Affine2D().scale(1 / drawing.width, -1 / drawing.height).translate(0, 1) + painted.transFigure
+    drawn = Painted(figsize=(drawing.width / 100, drawing.height / 100), dpi=100)
+    place = Affine2D().scale(1 / drawing.width, -1 / drawing.height).translate(0, 1) + drawn.transFigure
     for order, shape in enumerate(drawing.plain()):
         artist = _text(shape) if isinstance(shape, Text) else _patch(shape)
         artist.set(transform=place, zorder=order)
-        painted.add_artist(artist)
-    return painted
+        drawn.add_artist(artist)
+    return drawn
 
 
-def _painted(figure: Figure) -> bytes:
-    stream = io.BytesIO()
+def _pixels(figure: Figure) -> Image:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL.Image import fromarray
+
+    canvas, dpi = FigureCanvasAgg(figure), figure.dpi
+    figure.set_dpi(dpi * SCALE)
     with warnings.catch_warnings():
         # A label may hold letters that the font lacks; they become boxes.
         warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
-        figure.savefig(stream, format="png", dpi=100 * SCALE, pil_kwargs={"compress_level": 1})  # a third of the time
-    return stream.getvalue()
+        canvas.draw()
+    figure.set_dpi(dpi)
+    return fromarray(np.asarray(canvas.buffer_rgba()))
 
 
 def _points(pixels: float) -> float:
