@@ -156,7 +156,7 @@ def test_wrong_wishes_are_one_line(cuts, dense, tokenizer, texts):
         ({"report_to": ("wandbb",)}, RectilinearError, "wandbb is not supported"),
         ({"report_to": ("comet_ml",)}, RectilinearError, "cannot train with these options"),
         ({"window": 900}, TextError, "five windows of 900|at least one window of 900"),
-        ({"rate": 1e38, "steps": 30, "train": "all"}, NonFiniteError, "lower --lr"),
+        ({"rate": 1e30, "steps": 30, "train": "all"}, NonFiniteError, "lower --lr"),
     ):
         with pytest.raises(kind, match=said):
             healed(cut, dense, tokenizer, texts, **options)
