@@ -36,6 +36,11 @@ def spans(page: str) -> list[str]:
     return SPAN.findall(FENCED.sub("", page))
 
 
+def links(page: str) -> list[str]:
+    """Return the files that a page links to, anchors left out, as seen from its folder."""
+    return [link.partition("#")[0] for link in LINK.findall(FENCED.sub("", page))]
+
+
 def commands(code: str) -> list[list[str]]:
     """Return the words of each command in a block of shell: comments left out, pipes and `&&` taken apart."""
     found: list[list[str]] = []

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rectilinear.report import png
 from rectilinear.report.chart import Curve, Panel, legend_rows, stacked
 from rectilinear.report.plots import overlay, scan_figures
-from rectilinear.report.png import png
 from rectilinear.report.scale import Scale, around
 from rectilinear.report.shapes import CORNERS, RED, Area, Drawing, Line, Text, markers
 from rectilinear.report.svg import inline, svg
@@ -93,7 +93,7 @@ def test_every_shape_is_painted():
     shapes = [markers(kind, [place], RED) for kind, place in zip([*CORNERS, "dot", "tick"], places, strict=True)]
     shapes += [Line([((10, 300), (90, 300))], RED, 2.0, (7.0, 5.0)), Area([((10, 310), (90, 310), (90, 330))], RED)]
     shapes.append(Text(50, 370, "$words$ 漢字", "middle"))
-    image = Image.open(io.BytesIO(png(Drawing(400.0, shapes, 100.0)))).convert("L")
+    image = Image.open(io.BytesIO(png.encoded(png.pixels(png.figure(Drawing(400.0, shapes, 100.0)))))).convert("L")
     assert image.size == (200, 800)
     for top in [y - 10 for _, y in places] + [290, 310, 355]:
         assert image.crop((0, int(2 * top), 200, int(2 * top) + 40)).getextrema()[0] < WHITE, top

@@ -6,7 +6,6 @@ import ctypes
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 
 # Of glibc's malloc.h. What glibc comes to by itself at most, once a process has freed blocks of that size:
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -21,27 +20,22 @@ def freed_memory_kept() -> Iterator[None]:
     A layer and what is gathered from it free more than glibc keeps: each layer's memory would go back to the system
     and be zeroed for the next, which costs an eighth of a forward pass of a small model.
     """
-    libc = _glibc()
-    if libc is None:
-        yield
-        return
-    libc.mallopt(M_MMAP_THRESHOLD, MMAP)
-    libc.mallopt(M_TRIM_THRESHOLD, KEPT)
+    _ask("mallopt", M_MMAP_THRESHOLD, MMAP)
+    _ask("mallopt", M_TRIM_THRESHOLD, KEPT)
     try:
         yield
     finally:
-        libc.mallopt(M_TRIM_THRESHOLD, TRIM)
+        _ask("mallopt", M_TRIM_THRESHOLD, TRIM)
         give_back_freed()
 
 
 def give_back_freed() -> None:
     """Give the system back what is free, also between what is in use, where other work may not fit."""
-    libc = _glibc()
-    if libc is not None:
-        libc.malloc_trim(0)
+    _ask("malloc_trim", 0)
 
 
-@cache
-def _glibc() -> ctypes.CDLL | None:
+def _ask(function: str, *numbers: int) -> None:
+    """Call a function of glibc's; elsewhere nothing."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    return libc if hasattr(libc, "malloc_trim") else None  # musl has none
+    if hasattr(libc, "malloc_trim"):  # musl has none
+        getattr(libc, function)(*numbers)

@@ -121,10 +121,10 @@ def write_figures(
 
 def _write_pngs(figures: dict[str, Drawing], folder: Path) -> None:
     """Write each figure as PNG: while one is painted, the one before is encoded."""
-    from rectilinear.report.png import encoded, painted
+    from rectilinear.report.png import encoded, figure, pixels
 
     with ThreadPoolExecutor(1) as pool:
-        images = [(name, pool.submit(encoded, painted(figure))) for name, figure in figures.items()]
+        images = [(name, pool.submit(encoded, pixels(figure(drawing)))) for name, drawing in figures.items()]
         for name, image in images:
             (folder / f"{name}.png").write_bytes(image.result())
 

@@ -18,21 +18,8 @@ SCALE = 2  # pixels of the image a pixel of the drawing
 DOT = 4.0  # strokes from this width on are dots
 
 
-def png(drawing: Drawing) -> bytes:
-    """Return the drawing as a PNG image on white, twice its size."""
-    return encoded(painted(drawing))
-
-
-def painted(drawing: Drawing) -> Image:
-    """Return the drawing's pixels, to be `encoded`: in another thread, where there are several, as that takes as long.
-
-    One thread paints: matplotlib is not made for more.
-    """
-    return _pixels(figure(drawing))
-
-
 def encoded(image: Image) -> bytes:
-    """Return an image as PNG."""
+    """Return the pixels of a figure as PNG; this may run beside the painting of another, which takes as long."""
     stream = io.BytesIO()
     image.save(stream, format="png", compress_level=1)  # a third of the time
     return stream.getvalue()
@@ -47,7 +34,7 @@ def figure(drawing: Drawing) -> Figure:
         """A figure that was not made by pyplot, which would show it, and so shows itself."""
 
         def _repr_png_(self) -> bytes:
-            return encoded(_pixels(self))
+            return encoded(pixels(self))
 
     drawn = Painted(figsize=(drawing.width / 100, drawing.height / 100), dpi=100)
     place = Affine2D().scale(1 / drawing.width, -1 / drawing.height).translate(0, 1) + drawn.transFigure
@@ -58,7 +45,8 @@ def figure(drawing: Drawing) -> Figure:
     return drawn
 
 
-def _pixels(figure: Figure) -> Image:
+def pixels(figure: Figure) -> Image:
+    """Return a figure painted on white, twice its size; by one thread at a time, as matplotlib is not made for more."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL.Image import fromarray
 
@@ -67,8 +55,10 @@ def _pixels(figure: Figure) -> Image:
     with warnings.catch_warnings():
         # A label may hold letters that the font lacks; they become boxes.
         warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
-        canvas.draw()
-    figure.set_dpi(dpi)
+        try:
+            canvas.draw()
+        finally:
+            figure.set_dpi(dpi)
     return fromarray(np.asarray(canvas.buffer_rgba()))
 
 
