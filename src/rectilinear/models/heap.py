@@ -10,7 +10,9 @@ from contextlib import contextmanager
 # Of glibc's malloc.h. What glibc comes to by itself at most, once a process has freed blocks of that size:
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 MMAP, TRIM = 32 << 20, 64 << 20  # bytes
-KEPT = 1 << 30  # bytes free at the heap's top before any go back to the system
+KEPT = (
+    256 << 20
+)  # bytes free at the heap's top before any go back: what a batch frees; a gigabyte raised the peak now and then
 
 
 @contextmanager
