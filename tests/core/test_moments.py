@@ -6,7 +6,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 
 from rectilinear.core.linear import error_of, fit, residual, scores
-from rectilinear.core.moments import EPS32, Moments
+from rectilinear.core.moments import EPS32, EPS_HALF, Moments
 from rectilinear.errors import ResultError
 
 
@@ -100,6 +100,38 @@ def test_degenerate_rows_give_defined_results(dtype):
     assert scores(Moments.empty(3, 3)).increment is None
     assert scores(moments(torch.zeros(5, 3), torch.eye(5)[:, :3])).increment == pytest.approx(0, abs=1e-12)
     assert scores(moments(torch.ones(1, 3), torch.ones(1, 3))).score is None
+
+
+def test_bfloat16_rows_are_multiplied_as_they_are():
+    x, z = (rows.bfloat16() for rows in rows(n=4096, d=48))
+    exact = scores(moments(x.double(), z.double()))
+    ours = moments(x, z)
+    assert ours.eps == EPS_HALF
+    torch.testing.assert_close(ours.sxz, moments(x, z, exact=True).sxz, rtol=1e-5, atol=1e-3)
+    assert scores(ours).increment == pytest.approx(exact.increment, abs=1e-6)
+    assert scores(ours).score == pytest.approx(exact.score, abs=1e-6)
+
+
+def test_bfloat16_columns_far_from_zero_are_shifted_and_lose_no_digits():
+    x, z = (rows.bfloat16() for rows in rows(n=4096, d=8))
+    x[:, 0] = 1000 + 4 * x[:, 0].round()  # steps that bfloat16 has there
+    near = moments(x.double(), z.double())
+    ours = Moments.empty(8, 8)
+    for a, b in zip(x.split(512), z.split(512), strict=True):
+        ours.update(a, b)
+    assert ours.shift_x[0] == pytest.approx(1000, abs=8) and not ours.shift_x[1:].any()
+    torch.testing.assert_close(ours.sxx, near.sxx, rtol=1e-5, atol=1e-2)
+    assert scores(ours).increment == pytest.approx(scores(near).increment, abs=1e-6)
+
+
+def test_bfloat16_rows_left_out_are_not_counted_and_stay_as_they_were():
+    x, z = (rows.bfloat16() for rows in rows(n=600, d=8))
+    x[::7] *= 1000
+    before, out = x.clone(), torch.arange(600) % 7 == 0
+    kept, ours = moments(x[~out], z[~out]), moments(x, z, leave_out=out)
+    assert ours.n == kept.n and torch.equal(x, before)
+    torch.testing.assert_close(ours.sxx, kept.sxx, rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(ours.szz, kept.szz)
 
 
 def test_huge_offset_costs_no_digits():

@@ -103,7 +103,7 @@ def test_only_what_is_used_is_read(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": "x"}\n\n{broken', r"a\.jsonl, line 3"),
         ("a.jsonl", b"[1, 2]", r"a\.jsonl, line 1: got list"),
         ("a.jsonl", b'{"a": "x", "b": "y"}', r"row 1: got a, b"),
-        ("a.txt.gz", gzip.compress(b"word " * 1000)[:-20], r"cannot read .*a\.txt\.gz"),
+        ("a.txt.gz", gzip.compress(b"word " * 1000, mtime=0)[:-20], r"cannot read .*a\.txt\.gz"),
         ("a.txt.gz", b"not compressed", r"cannot read .*a\.txt\.gz"),
         ("a.parquet", b"not parquet", r"cannot read .*a\.parquet as parquet"),
     ],

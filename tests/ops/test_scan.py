@@ -99,6 +99,22 @@ def test_half_precision_is_raised_before_the_moments(model):
     assert all(0 < layer.score.paper <= 1 for layer in result.layers)
 
 
+def test_rows_kept_in_bfloat16_give_the_same_scores(monkeypatch):
+    half = tiny.llama(initializer_range=0.3).to(torch.bfloat16)
+    options = {"window": 32, "submodules": True, "sink_multiple": 1.2}
+    raised = rectilinear.scan(half, tiny.tokenizer(), tiny.documents(), **options)
+    monkeypatch.setattr("rectilinear.ops.layers.sums_halves", lambda kind: True)
+    kept = rectilinear.scan(half, tiny.tokenizer(), tiny.documents(), **options)
+    assert any(layer.sinks.count for layer in kept.layers)
+    for a, b in zip(raised.layers, kept.layers, strict=True):
+        assert b.sinks.tokens == a.sinks.tokens and b.cosine == pytest.approx(a.cosine, abs=2e-3)
+        for one, other in ((a.score, b.score), (a.increment, b.increment)):
+            for kind in ("paper", "heldout", "heldout_low", "ordinary"):
+                assert getattr(other, kind) == pytest.approx(getattr(one, kind), abs=2e-4)
+        for one, other in zip(a.submodules, b.submodules, strict=True):
+            assert other.increment.heldout == pytest.approx(one.increment.heldout, abs=2e-4)
+
+
 def test_not_finite_names_layer_and_document():
     model = tiny.llama()
     with torch.no_grad():

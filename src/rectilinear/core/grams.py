@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rectilinear.core.moments import EPS32, Moments, full_precision
+from rectilinear.core.moments import EPS32, Moments
+from rectilinear.core.products import full_precision
 from rectilinear.errors import ResultError
 
 

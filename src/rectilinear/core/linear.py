@@ -8,11 +8,13 @@ the best map of y - x is that of y minus the identity and leaves the same error.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from rectilinear.core.moments import Moments
+from rectilinear.core.products import apply_halves, halves
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,17 @@ class AffineMap:
     bias: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Apply to rows x [n, p] in their own precision; returns [n, q]."""
+        """Apply to rows x [n, p] in their own precision; returns [n, q].
+
+        bfloat16 rows are taken as exact and give float32: rounded weights would err by more than the map does.
+        """
+        if x.dtype == torch.bfloat16:
+            return apply_halves(x, self._halves).add_(self.bias.float())
         return torch.addmm(self.bias.to(x), x, self.weight.to(x))
+
+    @cached_property
+    def _halves(self) -> tuple[Tensor, Tensor]:
+        return halves(self.weight.float())
 
     def to(self, dtype: torch.dtype) -> AffineMap:
         """Return the map with weight and bias in `dtype`."""

@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from rectilinear.core.linear import fit
-from rectilinear.core.moments import Moments, full_precision
+from rectilinear.core.moments import Moments
+from rectilinear.core.products import full_precision
 from rectilinear.errors import RectilinearError
 
 TOKENS_PER_D = 4  # fewer, and a score on the rows that it was fitted on is near 1 whatever they are

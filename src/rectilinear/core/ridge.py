@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rectilinear.core.linear import reduced
-from rectilinear.core.moments import full_precision
+from rectilinear.core.products import full_precision
 
 
 class Ridge:

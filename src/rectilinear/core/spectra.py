@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rectilinear.core.moments import EPS32, full_precision
+from rectilinear.core.moments import EPS32
+from rectilinear.core.products import full_precision
 
 CANDIDATES = 3  # nearest by float32 products, measured again by differences
 LEAST_POINTS = 10

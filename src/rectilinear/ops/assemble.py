@@ -30,7 +30,8 @@ def layer_results(
     layers = [layer for layer in gatherer.layers if layer is not None]
     # A layer's outputs are the next layer's inputs, but for the last one: their moments are at hand.
     outputs = [layer.outputs or layers[row + 1].pair.ordinary for row, layer in enumerate(layers)]
-    solved = spread(lambda pair: _Solved.of(*pair, seed), list(zip(layers, outputs, strict=True)))
+    device = layers[0].pair.device
+    solved = spread(lambda pair: _Solved.of(*pair, seed), list(zip(layers, outputs, strict=True)), device)
     results = []
     for index, layer, figures in zip(gatherer.measured, layers, solved, strict=True):
         norms = gatherer.positions[index + 1].norms

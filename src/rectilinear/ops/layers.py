@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rectilinear.core.moments import Moments
+from rectilinear.core.products import raised, row_norms, sums_halves
 from rectilinear.core.tails import LogHistogram
 from rectilinear.errors import NonFiniteError
 from rectilinear.ops.carriers import Carried, Kinds
@@ -50,11 +51,14 @@ class Rows:
         return tuple(self.token[index - min(int(self.position[index]), CONTEXT) : index].tolist())
 
     def of(self, stream: Tensor) -> Tensor:
-        """Return the real rows of a stream [b, w, d] as float32 (float64 stays) [n, d], where moments can be kept."""
+        """Return the real rows of a stream [b, w, d] as [n, d], where moments can be kept.
+
+        In float32 or float64, but for bfloat16 on a device that multiplies it fast and sums in float32.
+        """
         rows = stream.reshape(-1, stream.shape[-1]) if self.mask is None else stream[self.mask.to(stream.device)]
         if rows.device.type == "mps":  # has no float64
             rows = rows.cpu()
-        return rows if rows.dtype == torch.float64 else rows.float()
+        return rows if rows.dtype == torch.bfloat16 and sums_halves(rows.device.type) else raised(rows)
 
 
 @dataclass
@@ -65,16 +69,24 @@ class Position:
     threshold: float | None = None
 
     def sinks(self, norms: Tensor, multiple: float) -> Tensor | None:
-        """Add the norms [n]; return a mask of those above `multiple` medians, None where there are none.
+        """Return a mask [n] of norms to be added, those above `multiple` medians, None where there are none.
 
-        The median is that of the first batches and then fixed, so the verdict does not depend on what comes later.
+        The median is that of the first batches, these norms too, and then fixed, so the verdict does not depend on
+        what comes later.
         """
-        self.norms.update(norms)
         limit = self.limit(multiple)
-        if self.norms.count >= CALIBRATION_TOKENS:
-            self.threshold = limit
+        if self.threshold is None:
+            first = LogHistogram()
+            first.update(norms)
+            limit = Position(self.norms.merge(first)).limit(multiple)
         found = norms > limit
         return found if bool(found.any()) and limit > 0 else None
+
+    def add(self, norms: Tensor, multiple: float) -> None:
+        """Add the norms [n] of a batch; `multiple` as given to `sinks`."""
+        self.norms.update(norms)
+        if self.threshold is None and self.norms.count >= CALIBRATION_TOKENS:
+            self.threshold = self.limit(multiple)
 
     def limit(self, multiple: float) -> float:
         """Return the norm above which a token is massive: as it was fixed, or as it stands; 0 where none is known."""
@@ -130,8 +142,8 @@ class Layer:
         self, squared: Tensor, z_norm: Tensor, sinks: Tensor | None, rows: Rows, kinds: np.ndarray | None
     ) -> None:
         """Add held-out squared errors [n]: histogram, sums by token and by its kind [n], and worst tokens."""
-        massive = None if sinks is None else sinks.cpu().numpy()
-        self.carried.add(rows.token, squared.double().cpu().numpy(), massive, kinds)
+        massive = None if sinks is None else sinks.numpy()
+        self.carried.add(rows.token, squared.double().numpy(), massive, kinds)
         errors = squared.sqrt()
         self.errors.update(errors)
         floor = self.triggers[-1][0] if len(self.triggers) == TRIGGERS else -1.0
@@ -149,7 +161,7 @@ class Layer:
         """Keep up to `most` ordinary rows [n, d] of each of the first batches; seed: a number and the batch's."""
         if seed[1] * most >= SAMPLE or not most:
             return
-        usable = np.arange(len(rows)) if sinks is None else (~sinks).nonzero().flatten().cpu().numpy()
+        usable = np.arange(len(rows)) if sinks is None else (~sinks).nonzero().flatten().numpy()
         # Each batch draws for itself: the same rows, whoever passes it through the model.
         chosen = np.random.default_rng(seed).choice(usable, min(most, len(usable)), replace=False)
         self.sample[seed[1]] = rows[torch.from_numpy(chosen).to(rows.device)].float().cpu()
@@ -194,12 +206,18 @@ class Layer:
 
 
 def enter(position: int, stream: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
-    """Return the real rows [n, d] of a stream [b, w, d] at `position`, and their norms [n].
+    """Return the real rows [n, d] of a stream [b, w, d] at `position`, and on the CPU their norms [n].
 
     Raises NonFiniteError, naming the document and the token, where one is NaN or infinite.
     """
     real = rows.of(stream)
-    norms = real.norm(dim=1)
+    norms = row_norms(real).cpu()
+    check_finite(position, norms, rows)
+    return real, norms
+
+
+def check_finite(position: int, norms: Tensor, rows: Rows) -> None:
+    """Raise NonFiniteError, naming the document and the token, where a norm [n] at a position is NaN or infinite."""
     finite = torch.isfinite(norms)
     if not bool(finite.all()):
         index = int((~finite).nonzero()[0])
@@ -208,7 +226,6 @@ def enter(position: int, stream: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
             f"{where} gave a NaN or infinite activation in document {rows.document[index]} at token "
             f"{rows.offset[index]}: use another --dtype (bfloat16 or float32), or leave the document out"
         )
-    return real, norms
 
 
 class Gatherer:
@@ -240,43 +257,40 @@ class Gatherer:
         self._below: tuple[Tensor, Tensor, Tensor, Tensor | None] | None = None
 
     def on_layer(self, index: int, x: Tensor, y: Tensor) -> None:
-        """Take in one layer's input x and raw output y, both [b, w, d]."""
-        below = self._below
-        if index > 0 and below is not None and below[0] is x:
-            _, x_rows, x_norm, x_sinks = below
-        else:  # the first layer, or a family that touches the stream between layers
-            x_rows, x_norm, x_sinks = self._enter(index, x)
-        y_rows, y_norm, y_sinks = self._enter(index + 1, y)
-        self._below = (y, y_rows, y_norm, y_sinks)
-        sinks = x_sinks if y_sinks is None else y_sinks if x_sinks is None else x_sinks | y_sinks.to(x_sinks.device)
-        if y_rows.device != x_rows.device:
-            y_rows, y_norm = y_rows.to(x_rows.device), y_norm.to(x_rows.device)
-        z_rows = y_rows - x_rows
-        z_norm = z_rows.norm(dim=1)
+        """Take in one layer's input x and raw output y, both [b, w, d].
 
-        self.sinks = sinks
-        layer = self.layers[index]
-        if layer is None:
-            alone = index + 1 not in self.measured
-            outputs = Moments.empty(y_rows.shape[1], 0, y_rows.device) if alone else None
-            layer = self.layers[index] = Layer(Pair(x_rows.shape[1], x_rows.device), outputs)
-        elif layer.pair.device != x_rows.device:
-            layer.to_(x_rows.device)
+        Rows stay where the layer is; norms, errors and masks are on the CPU. Those waited for come first, so that a GPU
+        has its products to do while the CPU counts.
+        """
+        x_rows, x_norm, x_sinks = self._input(index, x)
+        y_rows = self.rows.of(y)
+        here = y_rows.to(x_rows.device)
+        z_rows = here - x_rows
+        y_norm, z_norm = torch.stack([row_norms(here), row_norms(z_rows)]).cpu()
+        check_finite(index + 1, y_norm, self.rows)
+        above = self.positions[index + 1]
+        y_sinks = above.sinks(y_norm, self._multiple)
+        self._below = (y, y_rows, y_norm, y_sinks)
+        self.sinks = sinks = x_sinks if y_sinks is None else y_sinks if x_sinks is None else x_sinks | y_sinks
+
+        layer = self._layer(index, x_rows, here)
+        squared = None
+        if self.rows.block is not None:
+            squared = layer.pair.judge(x_rows, z_rows, self.rows.block.to(x_rows.device), sinks).cpu()
+        layer.pair.update(x_rows, z_rows, sinks)
+        if self.spans is not None:
+            streams = raised(x_rows), raised(y_rows)
+            self.spans.take(index, *streams, sinks, heldout=self.rows.block is not None)
+        if layer.outputs is not None:
+            layer.outputs.update(here, here[:, :0], leave_out=sinks)
+        layer.add_sample(here, sinks, self._sample_per_batch, (self._seed, self.rows.batch))
+
+        above.add(y_norm, self._multiple)
         layer.add_geometry(x_norm, y_norm, z_norm)
         if sinks is not None:
             layer.add_sinks(sinks, y_norm, self.rows)
-        if self.rows.block is not None:
-            squared = layer.pair.judge(x_rows, z_rows, self.rows.block.to(x_rows.device), sinks)
-            if index == self.measured[0] and self.kinds is not None:
-                self._kinds = self.kinds(self.rows.token)
-            layer.add_errors(squared, z_norm, sinks, self.rows, self._kinds)
-            self.passage.take(self.rows, squared, z_norm, sinks)
-        layer.pair.update(x_rows, z_rows, sinks)
-        if self.spans is not None:
-            self.spans.take(index, x_rows, y_rows, sinks, heldout=self.rows.block is not None)
-        if layer.outputs is not None:
-            layer.outputs.update(y_rows, y_rows[:, :0], leave_out=sinks)
-        layer.add_sample(y_rows, sinks, self._sample_per_batch, (self._seed, self.rows.batch))
+        if squared is not None:
+            self._add_errors(index, layer, squared, z_norm)
 
     def pairs(self) -> list[Pair]:
         """Return the (x, z) pair of every layer."""
@@ -303,6 +317,31 @@ class Gatherer:
                 values.append(1 - float(pair.heldout.errors.sum()) / max(float(pair.heldout.totals_y.sum()), 1e-300))
         return sum(values) / len(values) if values else None
 
-    def _enter(self, position: int, stream: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        rows, norms = enter(position, stream, self.rows)
-        return rows, norms, self.positions[position].sinks(norms, self._multiple)
+    def _input(self, index: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return rows, norms and sinks of a layer's input; the output of the layer below is known."""
+        if index > 0 and self._below is not None and self._below[0] is x:
+            return self._below[1:]
+        # The first layer, or a family that touches the stream between layers.
+        rows, norms = enter(index, x, self.rows)
+        position = self.positions[index]
+        sinks = position.sinks(norms, self._multiple)
+        position.add(norms, self._multiple)
+        return rows, norms, sinks
+
+    def _layer(self, index: int, x: Tensor, y: Tensor) -> Layer:
+        """Return what is gathered about a layer, moved to where its rows x [n, d] come from."""
+        layer = self.layers[index]
+        if layer is None:
+            alone = index + 1 not in self.measured
+            outputs = Moments.empty(y.shape[1], 0, y.device) if alone else None
+            layer = self.layers[index] = Layer(Pair(x.shape[1], x.device), outputs)
+        elif layer.pair.device != x.device:
+            layer.to_(x.device)
+        return layer
+
+    def _add_errors(self, index: int, layer: Layer, squared: Tensor, z_norm: Tensor) -> None:
+        """Add a layer's held-out squared errors [n]."""
+        if index == self.measured[0] and self.kinds is not None:
+            self._kinds = self.kinds(self.rows.token)
+        layer.add_errors(squared, z_norm, self.sinks, self.rows, self._kinds)
+        self.passage.take(self.rows, squared, z_norm, self.sinks)

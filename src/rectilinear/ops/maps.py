@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rectilinear.core.linear import AffineMap, fit, in_turn
 from rectilinear.core.moments import Moments
+from rectilinear.core.products import raised
 from rectilinear.data.pieces import batches, cut_pieces
 from rectilinear.errors import ResultError
 from rectilinear.files import write_whole
@@ -263,7 +264,7 @@ class _Streams:
             z = torch.cat([y.rows.to(rows.device) - rows, last.rows.to(rows.device) - rows], 1)
             if index == len(self.moments):
                 self.moments.append(Moments.empty(rows.shape[1], z.shape[1], rows.device))
-            massive = [e.sinks.to(rows.device) for e in (x, y, last) if e.sinks is not None]
+            massive = [e.sinks for e in (x, y, last) if e.sinks is not None]
             apart = torch.stack(massive).any(0) if massive else None
             self.moments[index].update(rows, z, leave_out=apart)
             if apart is not None:
@@ -274,4 +275,7 @@ class _Streams:
 
     def _entered(self, position: int, stream: Tensor) -> _Entered:
         rows, norms = enter(position, stream, self.rows)
-        return _Entered(rows, self.positions[position].sinks(norms, self._multiple))
+        known = self.positions[position]
+        sinks = known.sinks(norms, self._multiple)
+        known.add(norms, self._multiple)
+        return _Entered(raised(rows), sinks)

@@ -12,6 +12,7 @@ from torch import Tensor
 from rectilinear.core.bootstrap import ratio_interval
 from rectilinear.core.linear import AffineMap, fit, ratio, scores
 from rectilinear.core.moments import Moments
+from rectilinear.core.products import row_squares
 from rectilinear.results import Score
 
 Judged = tuple[float | None, float | None, float | None]  # a score and its interval
@@ -44,16 +45,16 @@ class HeldOut:
 
     def totals(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return the squared distances [n] of y and of z to their centers, for rows x, z [n, d]."""
-        return _row_squares((x + z).sub_(self.center[0])), _row_squares(z - self.center[1])
+        return row_squares((x - self.center[0]).add_(z)), row_squares(z - self.center[1])
 
     def update(
         self, x: Tensor, z: Tensor, totals: tuple[Tensor, Tensor], block: Tensor, leave_out: Tensor | None
     ) -> Tensor:
         """Judge rows x, z [n, d] of the document blocks [n], `totals` as above; return the squared errors [n]."""
         assert self.map is not None
-        errors = _row_squares(self.map(x).sub_(z))
+        errors = row_squares(self.map(x).sub_(z))
         for sums, values in zip((self.errors, self.totals_y, self.totals_z), (errors, *totals), strict=True):
-            counted = values if leave_out is None else values.masked_fill(leave_out, 0)
+            counted = values if leave_out is None else values.masked_fill(leave_out.to(values.device), 0)
             sums.index_add_(0, block, counted.double())
         return errors
 
@@ -225,8 +226,3 @@ class Pair:
 
 def _merged(a: Moments | None, b: Moments | None) -> Moments | None:
     return a.merge(b) if a is not None and b is not None else a or b
-
-
-def _row_squares(rows: Tensor) -> Tensor:
-    """Return the squared norms [n] of rows [n, d]; the fused norm reads them once."""
-    return torch.linalg.vector_norm(rows, dim=1).square()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from rectilinear.core.products import raised, row_norms
 from rectilinear.ops.layers import Gatherer
 from rectilinear.ops.pair import Pair
 
@@ -50,8 +51,8 @@ class Submodules:
             if rows.block is not None:
                 part.pair.judge(x_rows, z_rows, rows.block.to(x_rows.device), sinks)
             part.pair.update(x_rows, z_rows, sinks)
-            after = (x_rows + z_rows).norm(dim=1).clamp(min=1e-30)
-            part.ratio_sum += float((z_rows.norm(dim=1) / after).sum())
+            after = row_norms(raised(x_rows) + z_rows).clamp(min=1e-30)
+            part.ratio_sum += float((row_norms(z_rows) / after).sum())
             part.count += len(after)
 
     def pairs(self) -> list[Pair]:

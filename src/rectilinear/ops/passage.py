@@ -44,8 +44,8 @@ class Kept:
         n = len(self.token)
         norm = z_norm[:n]
         relative = squared[:n].sqrt() / torch.where(norm > 0, norm, torch.nan)
-        self.error.append(relative.float().cpu().numpy())
-        self.sink.append(np.zeros(n, dtype=bool) if sinks is None else sinks[:n].cpu().numpy())
+        self.error.append(relative.float().numpy())
+        self.sink.append(np.zeros(n, dtype=bool) if sinks is None else sinks[:n].numpy())
 
     def merge(self, other: Kept) -> Kept:
         """Return the passage of the earlier batch."""

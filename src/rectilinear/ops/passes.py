@@ -90,7 +90,8 @@ class Pass:
             self.gatherer.keeper.fitted(self.gatherer.pairs())
         blocks = max(self._blocks().values()) + 1
         give_back_freed()  # fits need room in other places than a forward pass: a tenth off the peak
-        spread(partial(Pair.start_heldout, blocks=blocks), self.pairs())
+        pairs = self.pairs()
+        spread(partial(Pair.start_heldout, blocks=blocks), pairs, pairs[0].device)
 
     def judge(self) -> None:
         """Pass the share of the held-out part through the model, and judge the maps on it."""

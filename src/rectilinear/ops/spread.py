@@ -12,13 +12,14 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
-def spread(work: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
+def spread(work: Callable[[Item], Made], items: Iterable[Item], device: torch.device) -> list[Made]:
     """Return `work` of each item, in order; the first exception is raised. Torch's threads each take an item.
 
-    `work` must not depend on another item's.
+    `work` must not depend on another item's. device: where it is done; an accelerator does one after the other, and
+    would hold the matrices of all threads at once.
     """
     threads = torch.get_num_threads()
-    if threads == 1:
+    if threads == 1 or device.type != "cpu":
         return [work(item) for item in items]
 
     def alone(item: Item) -> Made:

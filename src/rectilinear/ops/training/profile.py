@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from rectilinear.core.products import row_norms
 from rectilinear.data.pieces import Pieces, cut_pieces
 from rectilinear.models.stack import context_limit, decoder_stack, width
 from rectilinear.ops.layers import Gatherer, Layer, enter
@@ -107,7 +108,7 @@ class _Cheap(Gatherer):
         layer = self.layers[index]
         if layer is None:
             layer = self.layers[index] = Layer(Pair(x_rows.shape[1], x_rows.device))
-        layer.add_geometry(x_norm, y_norm.to(x_norm.device), z_rows.norm(dim=1))
+        layer.add_geometry(x_norm, y_norm, row_norms(z_rows).cpu())
         if self.rows.block is not None:
             layer.pair.judge(x_rows, z_rows, self.rows.block.to(x_rows.device), None)
         layer.pair.update(x_rows, z_rows, None)

@@ -1,0 +1,92 @@
+"""Products of rows: float32 or float64 throughout, or bfloat16 rows on matrix units that sum in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+from torch import Tensor
+
+STRIPS = 6  # of a symmetric product
+ALIGNED = 32  # columns: matrix units take others five times as long
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Keep float32 products in float32: no TF32 or bfloat16 passes, whatever the process has set."""
+    before = torch.get_float32_matmul_precision()
+    if before == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@cache
+def sums_halves(device_type: str) -> bool:
+    """Tell whether a kind of device multiplies bfloat16 matrices into float32 ones: CUDA does, from torch 2.8 on."""
+    if device_type != "cuda":
+        return False
+    try:
+        one = torch.ones(16, 16, dtype=torch.bfloat16, device=device_type)
+        return torch.mm(one, one, out_dtype=torch.float32).dtype == torch.float32
+    except (TypeError, RuntimeError):
+        return False
+
+
+def raised(rows: Tensor) -> Tensor:
+    """Return rows in float32; float64 stays."""
+    return rows if rows.dtype == torch.float64 else rows.float()
+
+
+def row_norms(rows: Tensor) -> Tensor:
+    """Return the norms [n] of rows [n, d], in float32 for half precisions; reads them once."""
+    return torch.linalg.vector_norm(rows, dim=1, dtype=torch.promote_types(rows.dtype, torch.float32))
+
+
+def row_squares(rows: Tensor) -> Tensor:
+    """Return the squared norms [n] of rows [n, d], in float32 for half precisions."""
+    return row_norms(rows).square_()
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """Return a @ b of two matrices of one type; that of bfloat16 ones is float32, as every single product is in it."""
+    if a.dtype != torch.bfloat16:
+        return a @ b
+    if sums_halves(a.device.type):
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return a.float() @ b.float()
+
+
+def add_square(total: Tensor, rows: Tensor) -> None:
+    """Add the lower triangle of rows^T rows to `total` [p, p]: in strips, three fifths of the work of the whole."""
+    p = rows.shape[1]
+    width = max(-(-p // STRIPS), 1)
+    width += -width % ALIGNED
+    for start in range(0, p, width):
+        stop = min(start + width, p)
+        add_product(total[start:stop, :stop], rows[:, start:stop], rows[:, :stop])
+
+
+def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add a^T b to `total` in place, for rows a and b of one type."""
+    if a.dtype == total.dtype:
+        total.addmm_(a.T, b)
+    else:
+        total += product(a.T, b)
+
+
+def halves(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two bfloat16 matrices whose sum is `weight` to 2^-17 of each element."""
+    high = weight.bfloat16()
+    return high, (weight - high).bfloat16()
+
+
+def apply_halves(rows: Tensor, weight: tuple[Tensor, Tensor]) -> Tensor:
+    """Return rows @ (weight[0] + weight[1]) in float32, for bfloat16 rows [n, p]."""
+    return product(rows, weight[0]).add_(product(rows, weight[1]))

@@ -1,0 +1,50 @@
+import pytest
+import torch
+
+from rectilinear.core.linear import AffineMap
+from rectilinear.core.products import add_square, apply_halves, halves, product, row_norms, sums_halves
+
+
+def rows(n=64, d=40, dtype=torch.bfloat16):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+def test_products_of_bfloat16_keep_every_digit():
+    a = rows()
+    found = product(a.T, a)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), a.double().T @ a.double(), rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("d", [1, 31, 40, 200])
+def test_the_square_is_right_in_its_lower_triangle(d):
+    a, total = rows(d=d, dtype=torch.float32), torch.ones(d, d, dtype=torch.float64)
+    add_square(total, a)
+    torch.testing.assert_close(total.tril(), (1 + a.double().T @ a.double()).tril(), rtol=1e-5, atol=1e-5)
+
+
+def test_two_halves_hold_a_weight_to_sixteen_bits():
+    weight = rows(40, 40, torch.float32)
+    high, low = halves(weight)
+    assert float(((high.double() + low.double() - weight) / weight).abs().max()) < 2**-16
+    assert float((high.double() / weight - 1).abs().max()) > 2**-10
+
+
+def test_a_map_of_bfloat16_rows_is_not_rounded():
+    x, weight = rows(), rows(40, 40, torch.float32)
+    bias = torch.arange(40.0)
+    exact = x.double() @ weight.double() + bias
+    found = AffineMap(weight.double(), bias.double())(x)
+    assert found.dtype == torch.float32
+    assert float((found - exact).abs().max()) < 1e-3
+    torch.testing.assert_close(found, apply_halves(x, halves(weight)) + bias)
+
+
+def test_norms_of_half_precisions_do_not_overflow():
+    big = torch.full((2, 64), 3e4, dtype=torch.float16)
+    assert row_norms(big).tolist() == pytest.approx([2.4e5] * 2, rel=1e-3)
+    assert row_norms(rows(dtype=torch.float64)).dtype == torch.float64
+
+
+def test_a_cpu_does_not_multiply_halves():
+    assert not sums_halves("cpu")
