@@ -112,7 +112,7 @@ def test_rows_kept_in_bfloat16_give_the_same_scores(monkeypatch):
             for kind in ("paper", "heldout", "heldout_low", "ordinary"):
                 assert getattr(other, kind) == pytest.approx(getattr(one, kind), abs=2e-4)
         for one, other in zip(a.submodules, b.submodules, strict=True):
-            assert other.increment.heldout == pytest.approx(one.increment.heldout, abs=2e-4)
+            assert other.score.heldout == pytest.approx(one.score.heldout, abs=2e-4)
 
 
 def test_not_finite_names_layer_and_document():
