@@ -82,30 +82,32 @@ def scanned(model: PreTrainedModel, ids: torch.Tensor, batch_tokens: int) -> tup
 
 
 def cost(options: argparse.Namespace) -> None:
-    """Time passes and scans in turn."""
+    """Time passes and scans of all tokens and of a quarter in turn: the difference is what a token costs."""
     model = model_7b(options.layers)
-    ids = torch.randint(0, model.config.vocab_size, (options.tokens // WINDOW, WINDOW))
     windows = options.batch_tokens // WINDOW
+    ids = torch.randint(0, model.config.vocab_size, (options.tokens // WINDOW, WINDOW))
+    few = ids[: len(ids) // 4]
     rate = matrix_rate()
     bare(model, ids[:windows], windows)
     scanned(model, ids[: 8 * windows], options.batch_tokens)
     torch.cuda.reset_peak_memory_stats()
-    turns = []
+    turns: list[tuple[float, ...]] = []
     for _ in range(options.repeats):
-        turns.append((bare(model, ids, windows), *scanned(model, ids, options.batch_tokens)))
-        tell("one turn", forward=turns[-1][0], gathering=turns[-1][1], solving=turns[-1][2])
+        found = [(bare(model, each, windows), scanned(model, each, options.batch_tokens)) for each in (few, ids)]
+        (forward_few, (gathering_few, _)), (forward_all, (gathering, solving)) = found
+        marginal = (gathering - gathering_few) / (forward_all - forward_few)
+        turns.append((forward_all, gathering, solving, marginal, (gathering + solving) / forward_all))
+        tell("one turn", **dict(zip(("forward", "gathering", "solving", "ratio", "whole"), turns[-1], strict=True)))
+    forwarding, gathering, solving, marginal, whole = (statistics.median(column) for column in zip(*turns, strict=True))
     weights = sum(p.numel() for p in decoder_stack(model).parameters())
-    attention = 2 * WINDOW * D * options.layers  # scores and values of half a window a token
+    attention = WINDOW * D * options.layers  # scores and values, half a window a token
     products = options.layers * D * D * (1 + 0.6 + 2 * HELD)  # of x and z; of x, its lower part; two halves of a map
-    forward_floor = 2 * (weights + attention) * ids.numel() / rate
-    own_floor = 2 * products * ids.numel() / rate
-    base = statistics.median(turn[0] for turn in turns)
+    floor, own_floor = (2 * part * ids.numel() / rate for part in (weights + attention, products))
     tell("matrix rate", teraflops=rate / 1e12)
-    tell("forward without head", tokens=ids.numel(), layers=options.layers, seconds=base, floor=forward_floor)
-    own = statistics.median(turn[1] - turn[0] for turn in turns)
-    tell("gathering beside it", seconds=own, floor=own_floor, ratio=1 + own / base)
-    solving = statistics.median(turn[2] for turn in turns)
-    tell("solves, whatever the tokens", seconds=solving, ratio=1 + (own + solving) / base)
+    tell("forward without head", tokens=ids.numel(), layers=options.layers, seconds=forwarding, floor=floor)
+    tell("gathering, by token", ratio=marginal, floor=1 + own_floor / forwarding)
+    tell("maps and solves, whatever the tokens", seconds=gathering + solving - marginal * forwarding)
+    tell("scan", seconds=gathering + solving, ratio=whole)
     tell("peak memory", GiB=torch.cuda.max_memory_allocated() / 2**30)
 
 

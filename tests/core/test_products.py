@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from rectilinear.core.linear import AffineMap
-from rectilinear.core.products import add_square, apply_halves, halves, product, row_norms, sums_halves
+from rectilinear.core.products import add_halves, add_square, halves, product, row_norms, sums_halves
 
 
 def rows(n=64, d=40, dtype=torch.bfloat16):
@@ -30,14 +30,16 @@ def test_two_halves_hold_a_weight_to_sixteen_bits():
     assert float((high.double() / weight - 1).abs().max()) > 2**-10
 
 
-def test_a_map_of_bfloat16_rows_is_not_rounded():
-    x, weight = rows(), rows(40, 40, torch.float32)
+def test_what_a_map_misses_of_bfloat16_rows_is_not_rounded():
+    x, z, weight = rows(), rows().flip(0), rows(40, 40, torch.float32)
     bias = torch.arange(40.0)
-    exact = x.double() @ weight.double() + bias
-    found = AffineMap(weight.double(), bias.double())(x)
-    assert found.dtype == torch.float32
-    assert float((found - exact).abs().max()) < 1e-3
-    torch.testing.assert_close(found, apply_halves(x, halves(weight)) + bias)
+    exact = x.double() @ weight.double() + bias - z.double()
+    known = AffineMap(weight.double(), bias.double())
+    missed = known.miss(x, z)
+    assert missed.dtype == torch.float32 and float((missed - exact).abs().max()) < 1e-3
+    assert float((known(x) - z - exact).abs().max()) > 1e-2
+    torch.testing.assert_close(missed, add_halves(bias - z, x, halves(weight)))
+    torch.testing.assert_close(known.miss(x.double(), z.double()), exact)
 
 
 def test_norms_of_half_precisions_do_not_overflow():

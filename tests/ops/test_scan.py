@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import r2_score
@@ -103,7 +104,7 @@ def test_rows_kept_in_bfloat16_give_the_same_scores(monkeypatch):
     half = tiny.llama(initializer_range=0.3).to(torch.bfloat16)
     options = {"window": 32, "submodules": True, "sink_multiple": 1.2}
     raised = rectilinear.scan(half, tiny.tokenizer(), tiny.documents(), **options)
-    monkeypatch.setattr("rectilinear.ops.layers.sums_halves", lambda kind: True)
+    monkeypatch.setattr("rectilinear.ops.positions.sums_halves", lambda kind: True)
     kept = rectilinear.scan(half, tiny.tokenizer(), tiny.documents(), **options)
     assert any(layer.sinks.count for layer in kept.layers)
     for a, b in zip(raised.layers, kept.layers, strict=True):
@@ -113,6 +114,17 @@ def test_rows_kept_in_bfloat16_give_the_same_scores(monkeypatch):
                 assert getattr(other, kind) == pytest.approx(getattr(one, kind), abs=2e-4)
         for one, other in zip(a.submodules, b.submodules, strict=True):
             assert other.score.heldout == pytest.approx(one.score.heldout, abs=2e-4)
+
+
+def test_what_a_device_tells_later_is_taken_in_all_the_same(model, monkeypatch):
+    options = {"window": 32, "sink_multiple": 1.2, "batch_tokens": 128}
+    at_once = rectilinear.scan(model, tiny.tokenizer(), tiny.documents(), **options)
+    monkeypatch.setattr("rectilinear.ops.layers.runs_ahead", lambda device: True)
+    later = rectilinear.scan(model, tiny.tokenizer(), tiny.documents(), **options)
+    assert any(layer.sinks.count for layer in later.layers)
+    assert later.layers == at_once.layers and later.passage == at_once.passage
+    for name, array in at_once.arrays.items():
+        np.testing.assert_array_equal(later.arrays[name], array)
 
 
 def test_not_finite_names_layer_and_document():

@@ -7,6 +7,8 @@ import torch
 
 from rectilinear.ops.spread import spread
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture(params=[1, 2])
 def threads(request):
@@ -17,7 +19,7 @@ def threads(request):
 
 
 def test_results_keep_the_order_of_the_items(threads):
-    assert spread(lambda n: n * n, range(20)) == [n * n for n in range(20)]
+    assert spread(lambda n: n * n, range(20), CPU) == [n * n for n in range(20)]
     assert torch.get_num_threads() == threads
 
 
@@ -31,7 +33,7 @@ def test_every_thread_takes_an_item_and_computes_alone():
             meeting.wait()
             return torch.get_num_threads()
 
-        assert spread(work, range(2)) == [1, 1]
+        assert spread(work, range(2), CPU) == [1, 1]
     finally:
         torch.set_num_threads(before)
 
@@ -41,5 +43,12 @@ def test_an_error_comes_out_and_the_threads_come_back(threads):
         raise RuntimeError("of an item")
 
     with pytest.raises(RuntimeError, match="of an item"):
-        spread(work, range(3))
+        spread(work, range(3), CPU)
     assert torch.get_num_threads() == threads
+
+
+def test_an_accelerator_does_one_after_the_other():
+    def work(_):
+        return threading.current_thread()
+
+    assert set(spread(work, range(4), torch.device("cuda"))) == {threading.current_thread()}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rectilinear.core.moments import Moments
-from rectilinear.core.products import apply_halves, halves
+from rectilinear.core.products import add_halves, halves
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,17 @@ class AffineMap:
     bias: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Apply to rows x [n, p] in their own precision; returns [n, q].
+        """Apply to rows x [n, p] in their own precision; returns [n, q]."""
+        return torch.addmm(self.bias.to(x), x, self.weight.to(x))
+
+    def miss(self, x: Tensor, z: Tensor) -> Tensor:
+        """Return by how much the map of rows x [n, p] misses z [n, q].
 
         bfloat16 rows are taken as exact and give float32: rounded weights would err by more than the map does.
         """
         if x.dtype == torch.bfloat16:
-            return apply_halves(x, self._halves).add_(self.bias.float())
-        return torch.addmm(self.bias.to(x), x, self.weight.to(x))
+            return add_halves(self.bias.float() - z, x, self._halves)
+        return self(x).sub_(z)
 
     @cached_property
     def _halves(self) -> tuple[Tensor, Tensor]:

@@ -87,6 +87,11 @@ def halves(weight: Tensor) -> tuple[Tensor, Tensor]:
     return high, (weight - high).bfloat16()
 
 
-def apply_halves(rows: Tensor, weight: tuple[Tensor, Tensor]) -> Tensor:
-    """Return rows @ (weight[0] + weight[1]) in float32, for bfloat16 rows [n, p]."""
-    return product(rows, weight[0]).add_(product(rows, weight[1]))
+def add_halves(start: Tensor, rows: Tensor, weight: tuple[Tensor, Tensor]) -> Tensor:
+    """Return start + rows @ (weight[0] + weight[1]) in float32, for start [n, q] in it and bfloat16 rows [n, p]."""
+    for half in weight:
+        if sums_halves(rows.device.type):
+            start = torch.addmm(start, rows, half, out_dtype=torch.float32)
+        else:
+            start = torch.addmm(start, rows.float(), half.float())
+    return start

@@ -1,11 +1,11 @@
-"""What a scan gathers while the stream flows by: per position the norms and sinks, per layer everything else.
+"""What a scan gathers while the stream flows by, layer by layer.
 
 Nothing here keeps activations: a batch's rows are used inside the hook and dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,90 +13,20 @@ import torch
 from torch import Tensor
 
 from rectilinear.core.moments import Moments
-from rectilinear.core.products import raised, row_norms, sums_halves
+from rectilinear.core.products import raised, row_norms
 from rectilinear.core.tails import LogHistogram
-from rectilinear.errors import NonFiniteError
 from rectilinear.ops.carriers import Carried, Kinds
 from rectilinear.ops.kept import Keeper
 from rectilinear.ops.pair import Pair
 from rectilinear.ops.pairs import Spans
 from rectilinear.ops.passage import Kept
+from rectilinear.ops.positions import Position, Rows, Seen, check_finite, fetch, runs_ahead
 from rectilinear.ops.sinks import NamedSinks
 
-CALIBRATION_TOKENS = 1024  # the sink threshold is frozen after the first batches that hold this many
 TRIGGERS = 20  # worst tokens kept per layer
-CONTEXT = 8  # tokens before each
 SAMPLE = 1024  # rows used per layer for the intrinsic dimension
 GEOMETRY = ("count", "ratio_sum", "cosine_sum", "cosine_squares")  # what adds up over tokens
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The real tokens of one batch, pads left out, n of them in all.
-
-    mask [b, w] or None where every place is real; token, position (in the window), document, offset (in the document)
-    [n]; block [n]: held-out bootstrap block, None while fitting. batch: its number in the whole scan.
-    """
-
-    mask: Tensor | None
-    token: np.ndarray
-    position: np.ndarray
-    document: np.ndarray
-    offset: np.ndarray
-    block: Tensor | None
-    batch: int = 0
-
-    def before(self, index: int) -> tuple[int, ...]:
-        """Return up to CONTEXT tokens that stand before a row in its window."""
-        return tuple(self.token[index - min(int(self.position[index]), CONTEXT) : index].tolist())
-
-    def of(self, stream: Tensor) -> Tensor:
-        """Return the real rows of a stream [b, w, d] as [n, d], where moments can be kept.
-
-        In float32 or float64, but for bfloat16 on a device that multiplies it fast and sums in float32.
-        """
-        rows = stream.reshape(-1, stream.shape[-1]) if self.mask is None else stream[self.mask.to(stream.device)]
-        if rows.device.type == "mps":  # has no float64
-            rows = rows.cpu()
-        return rows if rows.dtype == torch.bfloat16 and sums_halves(rows.device.type) else raised(rows)
-
-
-@dataclass
-class Position:
-    """Norms at one position of the stream, and which of them are massive."""
-
-    norms: LogHistogram = field(default_factory=LogHistogram)
-    threshold: float | None = None
-
-    def sinks(self, norms: Tensor, multiple: float) -> Tensor | None:
-        """Return a mask [n] of norms to be added, those above `multiple` medians, None where there are none.
-
-        The median is that of the first batches, these norms too, and then fixed, so the verdict does not depend on
-        what comes later.
-        """
-        limit = self.limit(multiple)
-        if self.threshold is None:
-            first = LogHistogram()
-            first.update(norms)
-            limit = Position(self.norms.merge(first)).limit(multiple)
-        found = norms > limit
-        return found if bool(found.any()) and limit > 0 else None
-
-    def add(self, norms: Tensor, multiple: float) -> None:
-        """Add the norms [n] of a batch; `multiple` as given to `sinks`."""
-        self.norms.update(norms)
-        if self.threshold is None and self.norms.count >= CALIBRATION_TOKENS:
-            self.threshold = self.limit(multiple)
-
-    def limit(self, multiple: float) -> float:
-        """Return the norm above which a token is massive: as it was fixed, or as it stands; 0 where none is known."""
-        return self.threshold if self.threshold is not None else multiple * (self.norms.quantile(0.5) or 0.0)
-
-    def merge(self, other: Position) -> Position:
-        """Return the norms of both sets of tokens; the threshold is one."""
-        threshold = other.threshold if self.threshold is None else self.threshold
-        return Position(self.norms.merge(other.norms), threshold)
-
+_END = object()
 
 Trigger = tuple[float, float, int, int, int, bool, tuple[int, ...]]  # error, relative error, token, place, sink, before
 
@@ -205,29 +135,6 @@ class Layer:
         self.outputs = None if self.outputs is None else self.outputs.to(device)
 
 
-def enter(position: int, stream: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
-    """Return the real rows [n, d] of a stream [b, w, d] at `position`, and on the CPU their norms [n].
-
-    Raises NonFiniteError, naming the document and the token, where one is NaN or infinite.
-    """
-    real = rows.of(stream)
-    norms = row_norms(real).cpu()
-    check_finite(position, norms, rows)
-    return real, norms
-
-
-def check_finite(position: int, norms: Tensor, rows: Rows) -> None:
-    """Raise NonFiniteError, naming the document and the token, where a norm [n] at a position is NaN or infinite."""
-    finite = torch.isfinite(norms)
-    if not bool(finite.all()):
-        index = int((~finite).nonzero()[0])
-        where = f"layer {position - 1}" if position else "the embedding"
-        raise NonFiniteError(
-            f"{where} gave a NaN or infinite activation in document {rows.document[index]} at token "
-            f"{rows.offset[index]}: use another --dtype (bfloat16 or float32), or leave the document out"
-        )
-
-
 class Gatherer:
     """Receives every layer's input and output, batch by batch. `rows` must be set before each forward pass."""
 
@@ -254,43 +161,79 @@ class Gatherer:
         self._sample_per_batch = sample_per_batch
         self._seed = seed
         self._kinds: np.ndarray | None = None  # of the batch's tokens
-        self._below: tuple[Tensor, Tensor, Tensor, Tensor | None] | None = None
+        self.at_once = False  # whether each layer is taken in to its end before the next
+        self._below: Seen | None = None
+        self._under_way: list[Iterator[None]] = []
 
     def on_layer(self, index: int, x: Tensor, y: Tensor) -> None:
         """Take in one layer's input x and raw output y, both [b, w, d].
 
-        Rows stay where the layer is; norms, errors and masks are on the CPU. Those waited for come first, so that a GPU
-        has its products to do while the CPU counts.
+        A GPU is never waited for: what it is to tell of a layer is looked at when the next layer, or the one after, has
+        been launched. `finish` looks at the rest.
         """
-        x_rows, x_norm, x_sinks = self._input(index, x)
-        y_rows = self.rows.of(y)
-        here = y_rows.to(x_rows.device)
-        z_rows = here - x_rows
-        y_norm, z_norm = torch.stack([row_norms(here), row_norms(z_rows)]).cpu()
-        check_finite(index + 1, y_norm, self.rows)
-        above = self.positions[index + 1]
-        y_sinks = above.sinks(y_norm, self._multiple)
-        self._below = (y, y_rows, y_norm, y_sinks)
-        self.sinks = sinks = x_sinks if y_sinks is None else y_sinks if x_sinks is None else x_sinks | y_sinks
+        newest = self._steps(index, x, y)
+        next(newest)
+        self._under_way = [steps for steps in self._under_way if not _ended(steps)]
+        self._under_way.append(newest)
+        if self.at_once or not runs_ahead(x.device):
+            self.finish()
 
+    def finish(self) -> None:
+        """Take in to its end what has been begun; to be called after each batch."""
+        for steps in self._under_way:
+            while not _ended(steps):
+                pass
+        self._under_way = []
+
+    def _steps(self, index: int, x: Tensor, y: Tensor) -> Iterator[None]:
+        """Take in a layer, stopping where the CPU must know what the device finds: norms first, held-out errors then.
+
+        Rows stay where the layer is; norms, errors and masks are on the CPU.
+        """
+        rows, below = self.rows, self._below
+        # The output of the layer below, but for the first layer and families that touch the stream between layers.
+        known = index > 0 and below is not None and below.stream is x
+        source = below if known and below is not None else Seen(x, rows.of(x))
+        target = self._below = Seen(y, rows.of(y))
+        x_rows = source.rows
+        here = target.rows.to(x_rows.device)
+        z_rows = here - x_rows
+        wanted = [here, z_rows] if known else [here, z_rows, x_rows]
+        norms = fetch(torch.stack([row_norms(each) for each in wanted]))
+        yield
+
+        y_norm, z_norm, *x_norm = norms()
+        if x_norm:
+            self._settle(index, source, x_norm[0])
+        self._settle(index + 1, target, y_norm)
+        self.sinks = sinks = _either(source.sinks, target.sinks)
         layer = self._layer(index, x_rows, here)
-        squared = None
-        if self.rows.block is not None:
-            squared = layer.pair.judge(x_rows, z_rows, self.rows.block.to(x_rows.device), sinks).cpu()
+        errors = None
+        if rows.block is not None:
+            errors = fetch(layer.pair.judge(x_rows, z_rows, rows.block_on(x_rows.device), sinks))
         layer.pair.update(x_rows, z_rows, sinks)
         if self.spans is not None:
-            streams = raised(x_rows), raised(y_rows)
-            self.spans.take(index, *streams, sinks, heldout=self.rows.block is not None)
+            self.spans.take(index, raised(x_rows), raised(target.rows), sinks, heldout=rows.block is not None)
         if layer.outputs is not None:
             layer.outputs.update(here, here[:, :0], leave_out=sinks)
-        layer.add_sample(here, sinks, self._sample_per_batch, (self._seed, self.rows.batch))
+        layer.add_sample(here, sinks, self._sample_per_batch, (self._seed, rows.batch))
 
-        above.add(y_norm, self._multiple)
-        layer.add_geometry(x_norm, y_norm, z_norm)
+        for position, of_position in ((index + 1, [y_norm]), (index, x_norm)):
+            for each in of_position:
+                self.positions[position].add(each, self._multiple)
+        assert source.norms is not None
+        layer.add_geometry(source.norms, y_norm, z_norm)
         if sinks is not None:
-            layer.add_sinks(sinks, y_norm, self.rows)
-        if squared is not None:
-            self._add_errors(index, layer, squared, z_norm)
+            layer.add_sinks(sinks, y_norm, rows)
+        if errors is None:
+            return
+        yield
+
+        squared = errors()
+        if index == self.measured[0] and self.kinds is not None:
+            self._kinds = self.kinds(rows.token)
+        layer.add_errors(squared, z_norm, sinks, rows, self._kinds)
+        self.passage.take(rows, squared, z_norm, sinks)
 
     def pairs(self) -> list[Pair]:
         """Return the (x, z) pair of every layer."""
@@ -317,16 +260,10 @@ class Gatherer:
                 values.append(1 - float(pair.heldout.errors.sum()) / max(float(pair.heldout.totals_y.sum()), 1e-300))
         return sum(values) / len(values) if values else None
 
-    def _input(self, index: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return rows, norms and sinks of a layer's input; the output of the layer below is known."""
-        if index > 0 and self._below is not None and self._below[0] is x:
-            return self._below[1:]
-        # The first layer, or a family that touches the stream between layers.
-        rows, norms = enter(index, x, self.rows)
-        position = self.positions[index]
-        sinks = position.sinks(norms, self._multiple)
-        position.add(norms, self._multiple)
-        return rows, norms, sinks
+    def _settle(self, position: int, seen: Seen, norms: Tensor) -> None:
+        """Let the norms [n] of a position be known, and which tokens are sinks; raises NonFiniteError."""
+        check_finite(position, norms, self.rows)
+        seen.norms, seen.sinks = norms, self.positions[position].sinks(norms, self._multiple)
 
     def _layer(self, index: int, x: Tensor, y: Tensor) -> Layer:
         """Return what is gathered about a layer, moved to where its rows x [n, d] come from."""
@@ -339,9 +276,12 @@ class Gatherer:
             layer.to_(x.device)
         return layer
 
-    def _add_errors(self, index: int, layer: Layer, squared: Tensor, z_norm: Tensor) -> None:
-        """Add a layer's held-out squared errors [n]."""
-        if index == self.measured[0] and self.kinds is not None:
-            self._kinds = self.kinds(self.rows.token)
-        layer.add_errors(squared, z_norm, self.sinks, self.rows, self._kinds)
-        self.passage.take(self.rows, squared, z_norm, self.sinks)
+
+def _ended(steps: Iterator[None]) -> bool:
+    """Take the next step; tell whether there was none."""
+    return next(steps, _END) is _END
+
+
+def _either(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    """Return the mask of what either mask marks; None marks nothing."""
+    return a | b if a is not None and b is not None else b if a is None else a

@@ -24,8 +24,8 @@ from rectilinear.models.mode import eval_mode
 from rectilinear.models.stack import decoder_stack, watch, width
 from rectilinear.ops.forecast import context
 from rectilinear.ops.kept import KeptMoments
-from rectilinear.ops.layers import Position, Rows, enter
 from rectilinear.ops.passes import rows_of, run_batch
+from rectilinear.ops.positions import Position, Rows, enter
 from rectilinear.results import MOMENTS, SCHEMA
 
 if TYPE_CHECKING:

@@ -23,7 +23,8 @@ JUDGED = ("errors", "totals_y", "totals_z")  # what adds up over rows
 class HeldOut:
     """Errors of one map on unseen rows, summed over each block of documents.
 
-    errors, totals_y, totals_z: [blocks]; totals are about `center`, the means [d] of y and z over the fit rows.
+    errors, totals_y, totals_z: [blocks]; totals are about `center`, the means [d] of y and z over the fit rows to the
+    precision of bfloat16, so that rows in it can be set off against them as they are.
     fitted: n and sums of the fit rows, from which with those of all rows the held-out rows' own means follow.
     map: None where judging is over.
     """
@@ -41,18 +42,20 @@ class HeldOut:
         mean_y = moments.mean_x + moments.mean_z
         none = torch.zeros(3, blocks, dtype=torch.float64, device=moments.xx.device)
         sums = (moments.n, moments.n * mean_y, moments.n * moments.mean_z)
-        return cls(fit(moments).to(torch.float32), center or (mean_y.float(), moments.mean_z.float()), sums, *none)
+        about = center or (mean_y.bfloat16().float(), moments.mean_z.bfloat16().float())
+        return cls(fit(moments).to(torch.float32), about, sums, *none)
 
     def totals(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return the squared distances [n] of y and of z to their centers, for rows x, z [n, d]."""
-        return row_squares((x - self.center[0]).add_(z)), row_squares(z - self.center[1])
+        y_center, z_center = (center.to(x.dtype) for center in self.center)
+        return row_squares((x - y_center).add_(z)), row_squares(z - z_center)
 
     def update(
         self, x: Tensor, z: Tensor, totals: tuple[Tensor, Tensor], block: Tensor, leave_out: Tensor | None
     ) -> Tensor:
         """Judge rows x, z [n, d] of the document blocks [n], `totals` as above; return the squared errors [n]."""
         assert self.map is not None
-        errors = row_squares(self.map(x).sub_(z))
+        errors = row_squares(self.map.miss(x, z))
         for sums, values in zip((self.errors, self.totals_y, self.totals_z), (errors, *totals), strict=True):
             counted = values if leave_out is None else values.masked_fill(leave_out.to(values.device), 0)
             sums.index_add_(0, block, counted.double())

@@ -35,6 +35,7 @@ class Submodules:
         self.kinds = tuple(kinds)
         self.parts: dict[tuple[int, str], Part] = {}
         self._gatherer = gatherer
+        gatherer.at_once = True  # its sinks are asked for when a layer has passed
 
     def on_parts(self, index: int, x: Tensor, a: Tensor, h: Tensor, m: Tensor, exact: bool) -> None:
         """Take in a layer's input x, attention's contribution a, the MLP's input stream h and contribution m."""

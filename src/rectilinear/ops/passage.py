@@ -15,7 +15,7 @@ from rectilinear.results import Passage
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from rectilinear.ops.layers import Rows
+    from rectilinear.ops.positions import Rows
 
 LONGEST = 256  # tokens kept
 

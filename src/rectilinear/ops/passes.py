@@ -17,9 +17,10 @@ from rectilinear.models.heap import freed_memory_kept, give_back_freed
 from rectilinear.models.mode import eval_mode
 from rectilinear.models.stack import forward, watch
 from rectilinear.models.submodules import watch_parts
-from rectilinear.ops.layers import CALIBRATION_TOKENS, Gatherer, Rows
+from rectilinear.ops.layers import Gatherer
 from rectilinear.ops.pair import Pair
 from rectilinear.ops.parts import Submodules
+from rectilinear.ops.positions import CALIBRATION_TOKENS, Rows
 from rectilinear.ops.ranks import Ranks, leave_fit_, sum_fit, sum_scan
 from rectilinear.ops.spread import spread
 
@@ -121,6 +122,7 @@ class Pass:
     def _run(self, number: int, batch: Batch, blocks: dict[tuple[int, int], int] | None) -> None:
         self.gatherer.rows = rows_of(batch, blocks, number)
         run_batch(self.model, self.stack, batch)
+        self.gatherer.finish()
 
     def _tell(self, batch: Batch) -> None:
         self.done += int(batch.mask.sum())

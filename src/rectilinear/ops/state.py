@@ -22,11 +22,12 @@ from rectilinear.core.tails import LogHistogram
 from rectilinear.errors import ResultError, first_line
 from rectilinear.files import write_whole, writing
 from rectilinear.ops.carriers import Carried
-from rectilinear.ops.layers import GEOMETRY, Gatherer, Layer, Position
+from rectilinear.ops.layers import GEOMETRY, Gatherer, Layer
 from rectilinear.ops.pair import GROUPS, Pair
 from rectilinear.ops.pairs import Spans
 from rectilinear.ops.parts import NAMES, Part, Submodules
 from rectilinear.ops.passage import Kept
+from rectilinear.ops.positions import Position
 from rectilinear.ops.sinks import NamedSinks, Sink
 from rectilinear.results import SCHEMA
 

@@ -11,9 +11,10 @@ from torch import Tensor
 from rectilinear.core.products import row_norms
 from rectilinear.data.pieces import Pieces, cut_pieces
 from rectilinear.models.stack import context_limit, decoder_stack, width
-from rectilinear.ops.layers import Gatherer, Layer, enter
+from rectilinear.ops.layers import Gatherer, Layer
 from rectilinear.ops.pair import Pair
 from rectilinear.ops.passes import Pass, run_pass
+from rectilinear.ops.positions import enter
 from rectilinear.results import mean
 
 if TYPE_CHECKING:
