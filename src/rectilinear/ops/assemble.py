@@ -31,9 +31,10 @@ def layer_results(
     # A layer's outputs are the next layer's inputs, but for the last one: their moments are at hand.
     outputs = [layer.outputs or layers[row + 1].pair.ordinary for row, layer in enumerate(layers)]
     device = layers[0].pair.device
+    dimensions = spread(_dimension, layers, torch.device("cpu"))  # the samples are there
     solved = spread(lambda pair: _Solved.of(*pair, seed), list(zip(layers, outputs, strict=True)), device)
     results = []
-    for index, layer, figures in zip(gatherer.measured, layers, solved, strict=True):
+    for index, layer, figures, dimension in zip(gatherer.measured, layers, solved, dimensions, strict=True):
         norms = gatherer.positions[index + 1].norms
         mean = layer.cosine_sum / layer.count
         results.append(
@@ -48,7 +49,7 @@ def layer_results(
                 stream_norm_max=norms.max or 0.0,
                 sinks=_sinks(layer, figures.sink_share, tokenizer),
                 tails=_tails(layer.errors),
-                spectrum=figures.spectrum,
+                spectrum=Spectrum(anisotropy(figures.eigenvalues), effective_rank(figures.eigenvalues), dimension),
                 triggers=_triggers(layer, tokenizer),
                 error_tokens=by_token(layer.carried, tokenizer),
                 error_classes=() if gatherer.kinds is None else by_class(layer.carried, gatherer.kinds.table),
@@ -65,17 +66,18 @@ class _Solved:
     score: Score
     increment: Score
     sink_share: float | None
-    spectrum: Spectrum
     eigenvalues: torch.Tensor
 
     @classmethod
     def of(cls, layer: Layer, outputs: Moments, seed: int) -> _Solved:
         every = layer.pair.every  # a merge of d x d matrices: done once
-        eigenvalues = _eigenvalues(outputs)
-        sample = layer.sampled()
-        dimension = None if sample is None else two_nn(sample)
-        spectrum = Spectrum(anisotropy(eigenvalues), effective_rank(eigenvalues), dimension)
-        return cls(*layer.pair.score(seed, every), _sink_share(layer, every), spectrum, eigenvalues)
+        return cls(*layer.pair.score(seed, every), _sink_share(layer, every), _eigenvalues(outputs))
+
+
+def _dimension(layer: Layer) -> float | None:
+    """Return the intrinsic dimension of a layer's sampled outputs."""
+    sample = layer.sampled()
+    return None if sample is None else two_nn(sample)
 
 
 def _eigenvalues(outputs: Moments) -> torch.Tensor:

@@ -87,15 +87,6 @@ class Layer:
             self.triggers.append((value, relative, *place, sink, rows.before(index)))
         self.triggers = sorted(self.triggers, reverse=True)[:TRIGGERS]
 
-    def add_sample(self, rows: Tensor, sinks: Tensor | None, most: int, seed: tuple[int, int]) -> None:
-        """Keep up to `most` ordinary rows [n, d] of each of the first batches; seed: a number and the batch's."""
-        if seed[1] * most >= SAMPLE or not most:
-            return
-        usable = np.arange(len(rows)) if sinks is None else (~sinks).nonzero().flatten().numpy()
-        # Each batch draws for itself: the same rows, whoever passes it through the model.
-        chosen = np.random.default_rng(seed).choice(usable, min(most, len(usable)), replace=False)
-        self.sample[seed[1]] = rows[torch.from_numpy(chosen).to(rows.device)].float().cpu()
-
     def sampled(self) -> Tensor | None:
         """Return the sample, SAMPLE rows at most, [k, d]; None where there is none."""
         return torch.cat([self.sample[batch] for batch in sorted(self.sample)])[:SAMPLE] if self.sample else None
@@ -195,11 +186,9 @@ class Gatherer:
         known = index > 0 and below is not None and below.stream is x
         source = below if known and below is not None else Seen(x, rows.of(x))
         target = self._below = Seen(y, rows.of(y))
-        x_rows = source.rows
-        here = target.rows.to(x_rows.device)
-        z_rows = here - x_rows
-        wanted = [here, z_rows] if known else [here, z_rows, x_rows]
-        norms = fetch(torch.stack([row_norms(each) for each in wanted]))
+        here = target.rows.to(source.rows.device)
+        z = here - source.rows
+        norms = fetch(torch.stack([row_norms(each) for each in ([here, z] if known else [here, z, source.rows])]))
         yield
 
         y_norm, z_norm, *x_norm = norms()
@@ -207,33 +196,34 @@ class Gatherer:
             self._settle(index, source, x_norm[0])
         self._settle(index + 1, target, y_norm)
         self.sinks = sinks = _either(source.sinks, target.sinks)
-        layer = self._layer(index, x_rows, here)
-        errors = None
-        if rows.block is not None:
-            errors = fetch(layer.pair.judge(x_rows, z_rows, rows.block_on(x_rows.device), sinks))
-        layer.pair.update(x_rows, z_rows, sinks)
-        if self.spans is not None:
-            self.spans.take(index, raised(x_rows), raised(target.rows), sinks, heldout=rows.block is not None)
-        if layer.outputs is not None:
-            layer.outputs.update(here, here[:, :0], leave_out=sinks)
-        layer.add_sample(here, sinks, self._sample_per_batch, (self._seed, rows.batch))
-
-        for position, of_position in ((index + 1, [y_norm]), (index, x_norm)):
-            for each in of_position:
-                self.positions[position].add(each, self._multiple)
+        layer = self._layer(index, source.rows, here)
         assert source.norms is not None
         layer.add_geometry(source.norms, y_norm, z_norm)
         if sinks is not None:
             layer.add_sinks(sinks, y_norm, rows)
-        if errors is None:
-            return
+        errors = None
+        if rows.block is not None:
+            errors = fetch(layer.pair.judge(source.rows, z, rows.block_on(here.device), sinks))
+        layer.pair.update(source.rows, z, sinks)
+        if layer.outputs is not None:
+            layer.outputs.update(here, here[:, :0], leave_out=sinks)
+        if self.spans is not None:
+            self.spans.take(index, raised(source.rows), raised(target.rows), sinks, heldout=rows.block is not None)
+        chosen = self._chosen(rows.batch, len(here), sinks)
+        sample = fetch(here[chosen.to(here.device)].float())
         yield
 
-        squared = errors()
+        if len(chosen):
+            layer.sample[rows.batch] = sample()
+        if errors is not None:
+            self._add_errors(index, layer, errors(), z_norm, sinks)
+
+    def _add_errors(self, index: int, layer: Layer, squared: Tensor, z_norm: Tensor, sinks: Tensor | None) -> None:
+        """Add a layer's held-out squared errors [n]."""
         if index == self.measured[0] and self.kinds is not None:
-            self._kinds = self.kinds(rows.token)
-        layer.add_errors(squared, z_norm, sinks, rows, self._kinds)
-        self.passage.take(rows, squared, z_norm, sinks)
+            self._kinds = self.kinds(self.rows.token)
+        layer.add_errors(squared, z_norm, sinks, self.rows, self._kinds)
+        self.passage.take(self.rows, squared, z_norm, sinks)
 
     def pairs(self) -> list[Pair]:
         """Return the (x, z) pair of every layer."""
@@ -264,6 +254,14 @@ class Gatherer:
         """Let the norms [n] of a position be known, and which tokens are sinks; raises NonFiniteError."""
         check_finite(position, norms, self.rows)
         seen.norms, seen.sinks = norms, self.positions[position].sinks(norms, self._multiple)
+
+    def _chosen(self, batch: int, count: int, sinks: Tensor | None) -> Tensor:
+        """Return which of a batch's ordinary rows are kept for the sample; none where there are enough."""
+        most = self._sample_per_batch if batch * self._sample_per_batch < SAMPLE else 0
+        usable = np.arange(count) if sinks is None or not most else (~sinks).nonzero().flatten().numpy()
+        # Each batch draws for itself: the same rows, whoever passes it through the model.
+        draw = np.random.default_rng((self._seed, batch))
+        return torch.from_numpy(draw.choice(usable, min(most, len(usable)), replace=False))
 
     def _layer(self, index: int, x: Tensor, y: Tensor) -> Layer:
         """Return what is gathered about a layer, moved to where its rows x [n, d] come from."""

@@ -275,7 +275,4 @@ class _Streams:
 
     def _entered(self, position: int, stream: Tensor) -> _Entered:
         rows, norms = enter(position, stream, self.rows)
-        known = self.positions[position]
-        sinks = known.sinks(norms, self._multiple)
-        known.add(norms, self._multiple)
-        return _Entered(raised(rows), sinks)
+        return _Entered(raised(rows), self.positions[position].sinks(norms, self._multiple))

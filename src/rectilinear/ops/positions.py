@@ -62,24 +62,16 @@ class Position:
     threshold: float | None = None
 
     def sinks(self, norms: Tensor, multiple: float) -> Tensor | None:
-        """Return a mask [n] of norms to be added, those above `multiple` medians, None where there are none.
+        """Add the norms [n]; return a mask of those above `multiple` medians, None where there are none.
 
-        The median is that of the first batches, these norms too, and then fixed, so the verdict does not depend on
-        what comes later.
+        The median is that of the first batches and then fixed, so the verdict does not depend on what comes later.
         """
+        self.norms.update(norms)
         limit = self.limit(multiple)
-        if self.threshold is None:
-            first = LogHistogram()
-            first.update(norms)
-            limit = Position(self.norms.merge(first)).limit(multiple)
+        if self.norms.count >= CALIBRATION_TOKENS:
+            self.threshold = limit
         found = norms > limit
         return found if bool(found.any()) and limit > 0 else None
-
-    def add(self, norms: Tensor, multiple: float) -> None:
-        """Add the norms [n] of a batch; `multiple` as given to `sinks`."""
-        self.norms.update(norms)
-        if self.threshold is None and self.norms.count >= CALIBRATION_TOKENS:
-            self.threshold = self.limit(multiple)
 
     def limit(self, multiple: float) -> float:
         """Return the norm above which a token is massive: as it was fixed, or as it stands; 0 where none is known."""
