@@ -1,9 +1,9 @@
-# make demo | test | check | fix | docs | smoke | fuzz | bench | audit | clean
+# make demo | test | check | gpu | fix | docs | smoke | fuzz | bench | audit | clean
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check fix docs smoke fuzz bench audit clean
+.PHONY: demo test check gpu fix docs smoke fuzz bench audit clean
 .DEFAULT_GOAL := check
 
 # The stamp follows what is to be installed, so a changed dependency installs again.
@@ -24,6 +24,10 @@ check: .venv/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(PYTEST)
+
+# What needs a GPU; the other tests see none. One process: the tests are short and share it.
+gpu: .venv/.installed
+	RECTILINEAR_GPU=cuda $(BIN)/python -m pytest tests/gpu
 
 fix: .venv/.installed
 	$(BIN)/ruff format .

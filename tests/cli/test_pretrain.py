@@ -114,6 +114,7 @@ def test_every_option_reaches_the_recipe(texts, tmp_path):
         (("--text", "demo", "--resume"), "expected a run to resume"),
         (("--text", "demo", "--report-to", "nothing", "--tokens", "64", *SMALL), "cannot train with these options"),
         (("--text", "demo", "--device", "cuda:7", "--tokens", "64", *SMALL), "expected a device of this machine"),
+        (("--text", "demo", "--device", "balanced"), "expected one device to pretrain on"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(options, said, capsys, monkeypatch, tmp_path):

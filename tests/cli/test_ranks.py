@@ -144,3 +144,8 @@ def test_what_processes_cannot_share_is_refused(monkeypatch):
     for device in ("balanced", "cuda:1"):
         with pytest.raises(ModelError, match="a device for each process"):
             device_here(device)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ModelError, match="a GPU for each process, got 2 GPUs for process 2"):
+        device_here("auto")
+    assert device_here("cpu") == "cpu"

@@ -2,7 +2,10 @@ import pytest
 import torch
 
 from rectilinear.core.linear import AffineMap
+from rectilinear.core.moments import Moments
 from rectilinear.core.products import add_halves, add_square, halves, product, row_norms, sums_halves
+from rectilinear.core.ridge import Ridge
+from rectilinear.errors import RectilinearError
 
 
 def rows(n=64, d=40, dtype=torch.bfloat16):
@@ -50,3 +53,9 @@ def test_norms_of_half_precisions_do_not_overflow():
 
 def test_a_cpu_does_not_multiply_halves():
     assert not sums_halves("cpu")
+
+
+@pytest.mark.parametrize("made", [lambda: Moments.empty(2, 2, "mps"), lambda: Ridge(2, 2, device="mps")])
+def test_a_device_without_float64_is_refused(made):
+    with pytest.raises(RectilinearError, match=r"with float64 numbers, got mps.*use the device cpu"):
+        made()

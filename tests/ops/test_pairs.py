@@ -9,7 +9,7 @@ from rectilinear.core.linear import fit, scores
 from rectilinear.core.moments import Moments
 from rectilinear.errors import ModelError, TextError
 from rectilinear.models.stack import decoder_stack, forward, watch
-from rectilinear.ops.pairs import widest
+from rectilinear.ops.pairs import Spans, widest
 
 
 def test_moments_of_a_pair_are_those_of_its_rows():
@@ -38,6 +38,15 @@ def model():
 
 
 IDS = torch.randint(1, tiny.VOCAB, (40, 16), generator=torch.Generator().manual_seed(3))
+
+
+def test_a_state_that_was_read_goes_where_the_rows_are():
+    spans, device = Spans(2, 2), torch.device("meta")
+    spans.fitted, spans.heldout = Grams(3, 4, width=2), Grams(3, 4, width=2)
+    rows = torch.ones(5, 4, device=device)
+    for layer in range(2):
+        spans.take(layer, rows, rows, None, heldout=False)
+    assert spans.fitted.n == 5 and spans.fitted.moments(0, 2).xx.device == device
 
 
 def streams(model):

@@ -250,3 +250,31 @@ def test_maps_of_a_low_rank_are_kept_as_two_factors(model, repair, tmp_path):
 def test_a_rank_is_for_maps(model, rank, repair):
     with pytest.raises(ModelError, match="rank"):
         prune(model, layers=[2], repair=repair, rank=rank)
+
+
+def test_a_model_over_several_devices_is_refused():
+    spread = tiny.llama()
+    spread.hf_device_map = {"model.layers.0": 0, "model.layers.1": 1}
+    with pytest.raises(ModelError, match="a model on one device to cut, got one over 0, 1"):
+        bench(spread)
+
+
+def test_a_layers_own_forward_is_there_after_its_logits_were_asked_for(model):
+    own = bench(model)
+    calls, layer = [], own.stack[1]
+    plain = layer.forward
+
+    def watched(*arguments, **options):
+        calls.append(1)
+        return plain(*arguments, **options)
+
+    layer.forward = watched
+    try:
+        ids = own.ids[:1]
+        with torch.inference_mode():
+            own.runner.logits(own.runner.embed(ids))
+            assert layer.forward is watched
+            model(ids)
+        assert calls
+    finally:
+        del layer.forward

@@ -10,13 +10,13 @@ import typer
 from rectilinear.cli.console import Console
 from rectilinear.cli.hold import hold
 from rectilinear.cli.options import (
-    BatchTokens,
     Device,
     DryRun,
     Dtype,
     Force,
     Json,
     LayersPath,
+    ScanBatch,
     TrustRemoteCode,
     slug,
     token_budget,
@@ -63,7 +63,7 @@ def delta(
     json: Json = False,
     dtype: Dtype = "auto",
     device: Device = "auto",
-    batch_tokens: BatchTokens = 4096,
+    batch_tokens: ScanBatch = None,
     sink_multiple: Annotated[
         float, typer.Option(help="A token is a sink above this many median stream norms.", min=1.0)
     ] = 10.0,

@@ -29,8 +29,8 @@ def tell(
     from rectilinear.ops.forecast import bytes_by_device, forecast, least_seconds
 
     bare = skeleton(model, **loading)
-    told = forecast(bare, **sizes)
     device, path, layers = device_of(loading["device"]), sizes["layers_path"], sizes["layers"]
+    told = forecast(bare, **sizes, device=device)
     devices = bytes_by_device(bare, told, device, path)
     timed = "cuda" if device == "balanced" else device
     seconds = None if told.tokens is None else least_seconds(bare, told.tokens, timed, path, layers)

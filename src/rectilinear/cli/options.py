@@ -17,6 +17,10 @@ Dtype = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, or balanced (spread over all GPUs).")]
 BatchTokens = Annotated[int, typer.Option(help="Tokens in one forward pass.", min=1)]
+ScanBatch = Annotated[
+    int | None,
+    typer.Option("--batch-tokens", help="Tokens in one forward pass.", min=1, show_default="4096, on a GPU 16384"),
+]
 Holdout = Annotated[float, typer.Option(help="Share of the tokens, from the end, that no map is fitted on.")]
 SinkMultiple = Annotated[float, typer.Option(help="A token is a sink above this many median stream norms.", min=1.0)]
 TrustRemoteCode = Annotated[

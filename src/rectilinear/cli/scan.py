@@ -11,7 +11,6 @@ import typer
 
 from rectilinear.cli.hold import hold
 from rectilinear.cli.options import (
-    BatchTokens,
     Device,
     DryRun,
     Dtype,
@@ -20,6 +19,7 @@ from rectilinear.cli.options import (
     Json,
     LayersPath,
     Revision,
+    ScanBatch,
     SinkMultiple,
     TrustRemoteCode,
     interval,
@@ -117,7 +117,7 @@ def scan(
     ] = False,
     dtype: Dtype = "auto",
     device: Device = "auto",
-    batch_tokens: BatchTokens = 4096,
+    batch_tokens: ScanBatch = None,
     sink_multiple: SinkMultiple = 10.0,
     layers_path: LayersPath = None,
     revision: Revision = None,

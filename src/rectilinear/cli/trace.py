@@ -13,7 +13,6 @@ import typer
 from rectilinear.cli.console import Console
 from rectilinear.cli.hold import hold
 from rectilinear.cli.options import (
-    BatchTokens,
     Device,
     DryRun,
     Dtype,
@@ -21,6 +20,7 @@ from rectilinear.cli.options import (
     Holdout,
     Json,
     LayersPath,
+    ScanBatch,
     SinkMultiple,
     TrustRemoteCode,
     check_either,
@@ -97,7 +97,7 @@ def trace(
     json: Json = False,
     dtype: Dtype = "auto",
     device: Device = "auto",
-    batch_tokens: BatchTokens = 4096,
+    batch_tokens: ScanBatch = None,
     sink_multiple: SinkMultiple = 10.0,
     layers_path: LayersPath = None,
     trust_remote_code: TrustRemoteCode = False,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rectilinear.core.moments import EPS32, Moments
-from rectilinear.core.products import full_precision
+from rectilinear.core.products import full_precision, zeros64
 from rectilinear.errors import ResultError
 
 
@@ -25,7 +25,7 @@ class Grams:
 
     def __init__(self, positions: int, d: int, *, width: int, device: torch.device | str = "cpu") -> None:
         def zeros(*shape: int) -> Tensor:
-            return torch.zeros(shape, dtype=torch.float64, device=device)
+            return zeros64(*shape, device=device)
 
         self.n, self.fixed = 0, False
         self.positions, self.width = positions, width
@@ -57,6 +57,11 @@ class Grams:
         empty = Grams(*self._sum.shape, width=self.width, device=self._sum.device)
         empty.shift, empty.fixed = self.shift, True
         return empty
+
+    def to_(self, device: torch.device) -> None:
+        """Move everything to another device."""
+        self.shift, self._sum = self.shift.to(device), self._sum.to(device)
+        self._products = {pair: total.to(device) for pair, total in self._products.items()}
 
     def about(self, shift: Tensor) -> Grams:
         """Return the products of the same rows about another shift [positions, d]."""

@@ -8,7 +8,6 @@ the best map of y - x is that of y minus the identity and leaves the same error.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -34,12 +33,8 @@ class AffineMap:
         bfloat16 rows are taken as exact and give float32: rounded weights would err by more than the map does.
         """
         if x.dtype == torch.bfloat16:
-            return add_halves(self.bias.float() - z, x, self._halves)
+            return add_halves(self.bias.float() - z, x, halves(self.weight.float()))
         return self(x).sub_(z)
-
-    @cached_property
-    def _halves(self) -> tuple[Tensor, Tensor]:
-        return halves(self.weight.float())
 
     def to(self, dtype: torch.dtype) -> AffineMap:
         """Return the map with weight and bias in `dtype`."""

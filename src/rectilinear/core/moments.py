@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rectilinear.core.products import add_product, add_square, full_precision, row_norms
+from rectilinear.core.products import add_product, add_square, full_precision, row_norms, zeros64
 from rectilinear.errors import ResultError
 
 EPS32 = 2.0**-24
@@ -52,10 +52,10 @@ class Moments:
 
     @classmethod
     def empty(cls, p: int, q: int, device: torch.device | str = "cpu") -> Moments:
-        """Return the moments of no rows."""
+        """Return the moments of no rows; raises RectilinearError for a device without float64."""
 
         def zeros(*shape: int) -> Tensor:
-            return torch.zeros(shape, dtype=torch.float64, device=device)
+            return zeros64(*shape, device=device)
 
         return cls(0, zeros(p), zeros(q), zeros(p), zeros(q), zeros(p, p), zeros(p, q), zeros())
 
@@ -66,7 +66,7 @@ class Moments:
         """
         work = _working(x, z, exact)
         x, z = x.to(work), z.to(work)
-        out = None if leave_out is None else leave_out.nonzero().flatten().to(x.device)
+        out = None if leave_out is None else leave_out.nonzero().flatten().to(x.device, non_blocking=True)
         n = len(x) - (0 if out is None else len(out))
         if n == 0:
             return

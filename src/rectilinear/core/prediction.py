@@ -24,7 +24,7 @@ def predictions(logits: Tensor, rows: Tensor, targets: Tensor) -> tuple[Tensor, 
         chunk, target = logits[rows[part]], targets[part]
         hits[part] = chunk.argmax(1) == target
         chunk = chunk.float()
-        nats[part] = (chunk.logsumexp(1) - chunk.gather(1, target[:, None])[:, 0]).double().cpu()
+        nats[part] = (chunk.logsumexp(1) - chunk.gather(1, target[:, None])[:, 0]).cpu().double()
     return nats, hits
 
 
@@ -42,7 +42,8 @@ def divergences(logits: Tensor, reference: Tensor, rows: Tensor) -> tuple[Tensor
         p = log_p.exp()
         # 0 log 0 is 0: a token that both models rule out would make NaN.
         terms = log_p.sub_(log_q).mul_(p).masked_fill_(p == 0, 0)
-        divergence[part] = terms.sum(1, dtype=torch.float64).cpu()
+        wide = torch.float32 if terms.device.type == "mps" else torch.float64  # which it has not
+        divergence[part] = terms.sum(1, dtype=wide).cpu().double()
     return divergence, agree
 
 

@@ -9,6 +9,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from rectilinear.errors import RectilinearError
+
 STRIPS = 6  # of a symmetric product
 ALIGNED = 32  # columns: matrix units take others five times as long
 
@@ -37,6 +39,13 @@ def sums_halves(device_type: str) -> bool:
         return torch.mm(one, one, out_dtype=torch.float32).dtype == torch.float32
     except (TypeError, RuntimeError):
         return False
+
+
+def zeros64(*shape: int, device: torch.device | str) -> Tensor:
+    """Return float64 zeros; raises RectilinearError for a device that has none."""
+    if torch.device(device).type == "mps":
+        raise RectilinearError("expected a device with float64 numbers, got mps, which has none: use the device cpu")
+    return torch.zeros(shape, dtype=torch.float64, device=device)
 
 
 def raised(rows: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rectilinear.core.linear import reduced
-from rectilinear.core.products import full_precision
+from rectilinear.core.products import full_precision, zeros64
 
 
 class Ridge:
@@ -20,8 +20,7 @@ class Ridge:
         size = f + intercept
         self.intercept = intercept
         self.n = 0
-        self.aa = torch.zeros(size, size, dtype=torch.float64, device=device)
-        self.ar = torch.zeros(size, d, dtype=torch.float64, device=device)
+        self.aa, self.ar = zeros64(size, size, device=device), zeros64(size, d, device=device)
 
     def update(self, a: Tensor, r: Tensor, weight: Tensor) -> None:
         """Add rows a [n, f], r [n, d] with non-negative weights [n]; products in float32, sums in float64."""

@@ -1,4 +1,4 @@
-"""The mode that models are measured in."""
+"""What a model is given for a while: the mode that it is measured in, attributes of its own."""
 
 from __future__ import annotations
 
@@ -19,3 +19,15 @@ def eval_mode(*models: nn.Module) -> Iterator[None]:
     finally:
         for model, training in zip(models, before, strict=True):
             model.train(training)
+
+
+@contextmanager
+def restored(model: nn.Module, *names: str) -> Iterator[None]:
+    """Let attributes of the object itself, whatever is put on it meanwhile, be as they were afterwards."""
+    before = {name: vars(model)[name] for name in names if name in vars(model)}
+    try:
+        yield
+    finally:
+        for name in names:
+            vars(model).pop(name, None)
+        vars(model).update(before)

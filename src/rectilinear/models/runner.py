@@ -85,13 +85,16 @@ class Runner:
             value = (x, *[None] * (outputs - 1)) if outputs else x
             return lambda *args, **kwargs: value
 
+        own = [vars(layer).get("forward") for layer in self.stack]  # accelerate's, of a model over several devices
         try:
             for layer, call in zip(self.stack, calls, strict=True):
                 layer.forward = forward_of(call.outputs)  # type: ignore[method-assign]
             yield
         finally:
-            for layer in self.stack:
+            for layer, before in zip(self.stack, own, strict=True):
                 vars(layer).pop("forward", None)
+                if before is not None:
+                    layer.forward = before  # type: ignore[method-assign]
 
     def _recorded(self, x: Tensor) -> list[_Call]:
         shape = (int(x.shape[0]), int(x.shape[1]))

@@ -16,6 +16,7 @@ from rectilinear.core.spans import chosen_layers
 from rectilinear.errors import TextError
 from rectilinear.models.stack import context_limit, decoder_stack, width
 from rectilinear.ops.pairs import SETS, widest
+from rectilinear.ops.passes import usual_batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -58,14 +59,17 @@ def forecast(
     window: int = 512,
     holdout: float = 0.25,
     submodules: bool = False,
-    batch_tokens: int = 4096,
+    batch_tokens: int | None = None,
     layers_path: str | None = None,
     layers: str | Iterable[int] | None = None,
     pairs: bool = False,
     pairs_memory: float = 4.0,
     keep_moments: bool = False,
+    device: str = "cpu",
 ) -> Forecast:
     """Return what `scan` with these options would take; `model` may be on the meta device (`models.load.skeleton`).
+
+    device: the kind that it would run on.
 
     Raises what `scan` would: ModelError where the decoder stack is not found, TextError for a bad option.
     """
@@ -84,6 +88,7 @@ def forecast(
     batches = per_d = None
     if budget is not None:
         fit = round(budget * (1 - holdout))
+        batch_tokens = batch_tokens or usual_batch(device)
         batches = sum(_batches(part, longest, batch_tokens) for part in (fit, budget - fit))
         per_d = {"paper": round(budget / d, 3), "heldout": round(fit / d, 3)}
     return Forecast(

@@ -96,6 +96,7 @@ class Keeper:
 
 def _since(moments: Moments, earlier: Moments) -> Moments:
     """Return the moments of later rows; those of merged shards may be about other shifts than before."""
+    earlier = earlier.to(moments.xx.device)  # what was read is on the CPU
     return moments.about(earlier.shift_x, earlier.shift_z).since(earlier)
 
 

@@ -210,7 +210,7 @@ class Gatherer:
         if self.spans is not None:
             self.spans.take(index, raised(source.rows), raised(target.rows), sinks, heldout=rows.block is not None)
         chosen = self._chosen(rows.batch, len(here), sinks)
-        sample = fetch(here[chosen.to(here.device)].float())
+        sample = fetch(here.index_select(0, chosen.to(here.device, non_blocking=True)).float())
         yield
 
         if len(chosen):

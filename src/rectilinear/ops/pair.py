@@ -57,7 +57,9 @@ class HeldOut:
         assert self.map is not None
         errors = row_squares(self.map.miss(x, z))
         for sums, values in zip((self.errors, self.totals_y, self.totals_z), (errors, *totals), strict=True):
-            counted = values if leave_out is None else values.masked_fill(leave_out.to(values.device), 0)
+            counted = (
+                values if leave_out is None else values.masked_fill(leave_out.to(values.device, non_blocking=True), 0)
+            )
             sums.index_add_(0, block, counted.double())
         return errors
 
@@ -150,7 +152,8 @@ class Pair:
             if self.sink is None:
                 self.sink = Moments.empty(self.d, self.d, self.device)
             # Few and huge: in float32 their round-off alone would be as large as the ordinary tokens' variance.
-            self.sink.update(x[sinks], z[sinks], exact=True)
+            massive = sinks.nonzero().flatten().to(x.device, non_blocking=True)
+            self.sink.update(x.index_select(0, massive), z.index_select(0, massive), exact=True)
 
     def start_heldout(self, blocks: int) -> None:
         """Fit the maps on what has been seen so far: the first documents."""

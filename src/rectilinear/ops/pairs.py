@@ -43,6 +43,9 @@ class Spans:
             self.fitted, self.heldout = (
                 Grams(*size, width=self.width, device=self._rows[0].device) for _ in range(SETS)
             )
+        for grams in (self.fitted, self.heldout):
+            if grams.shift.device != self._rows[0].device:  # a state that was read is on the CPU
+                grams.to_(self._rows[0].device)
         if heldout and not self.heldout.n:
             self.heldout = self.fitted.emptied()  # one shift for all tokens: shards can then be added up
         kept = self._rows if self._sinks is None else [rows[~self._sinks] for rows in self._rows]

@@ -32,12 +32,18 @@ class Rows:
     offset: np.ndarray
     block: Tensor | None
     batch: int = 0
-    _blocks: dict[torch.device, Tensor] = field(default_factory=dict)
+    _there: dict[tuple[str, torch.device], Tensor] = field(default_factory=dict)  # what was sent to a device
 
     def block_on(self, device: torch.device) -> Tensor:
         """Return `block` on a device, sent there once."""
         assert self.block is not None
-        return self._blocks.setdefault(device, self.block.to(device))
+        return self._sent("block", self.block, device)
+
+    def _sent(self, name: str, tensor: Tensor, device: torch.device) -> Tensor:
+        """Return a tensor on a device, sent there once and without waiting for what it is doing."""
+        if (name, device) not in self._there:
+            self._there[name, device] = tensor.to(device, non_blocking=True)
+        return self._there[name, device]
 
     def before(self, index: int) -> tuple[int, ...]:
         """Return up to CONTEXT tokens that stand before a row in its window."""
@@ -48,7 +54,9 @@ class Rows:
 
         In float32 or float64, but for bfloat16 on a device that multiplies it fast and sums in float32.
         """
-        rows = stream.reshape(-1, stream.shape[-1]) if self.mask is None else stream[self.mask.to(stream.device)]
+        rows = stream.reshape(-1, stream.shape[-1])
+        if self.mask is not None:
+            rows = rows.index_select(0, self._sent("real", self.mask.flatten().nonzero().flatten(), rows.device))
         if rows.device.type == "mps":  # has no float64
             rows = rows.cpu()
         return rows if rows.dtype == torch.bfloat16 and sums_halves(rows.device.type) else raised(rows)

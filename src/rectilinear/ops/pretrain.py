@@ -15,7 +15,7 @@ import torch
 from transformers.trainer import TRAINER_STATE_NAME
 
 from rectilinear.data.windows import Window
-from rectilinear.errors import RectilinearError, ResultError, first_line
+from rectilinear.errors import ModelError, RectilinearError, ResultError, first_line
 from rectilinear.files import writing
 from rectilinear.models.load import device_of
 from rectilinear.models.mode import eval_mode
@@ -66,6 +66,8 @@ def pretrain(
     recipe = asked_for(file, **options)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RectilinearError("expected one process to pretrain in, got several: for many GPUs use LinearityTrainer")
+    if device == "balanced":
+        raise ModelError("expected one device to pretrain on, auto, cpu or cuda, got 'balanced'")
     folder = Path(out)
     tell = on_progress or (lambda progress: None)
     _check_folder(folder, recipe, resume, force)

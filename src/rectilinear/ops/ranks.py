@@ -104,9 +104,9 @@ def ranks_here() -> Iterator[Ranks | None]:
         yield None
         return
     rank = int(os.environ["RANK"])
-    cuda = torch.cuda.is_available()
+    cuda = _own_gpu() < torch.cuda.device_count()
     if cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(_own_gpu())
     try:
         with _told():
             dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
@@ -118,10 +118,21 @@ def ranks_here() -> Iterator[Ranks | None]:
 
 def device_here(device: str) -> str:
     """Return this process's own device for "auto" and "cuda"; raises ModelError for one that it would share."""
+    gpus = torch.cuda.device_count()
     if device == "balanced" or device.startswith("cuda:"):
         raise ModelError(f"expected a device for each process, auto, cuda or cpu, got {device!r}")
+    if device != "cpu" and 0 < gpus <= _own_gpu():
+        raise ModelError(
+            f"expected a GPU for each process, got {gpus} GPUs for process {_own_gpu()} of this machine: start fewer "
+            "processes, or use --device cpu"
+        )
     cuda = device in ("auto", "cuda") and torch.cuda.is_available()
     return f"cuda:{torch.cuda.current_device()}" if cuda else "cpu" if device == "auto" else device
+
+
+def _own_gpu() -> int:
+    """Return the number of this process on its machine, which is that of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def sum_fit(ranks: Ranks, pairs: Iterable[Pair]) -> None:

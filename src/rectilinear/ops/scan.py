@@ -24,7 +24,7 @@ from rectilinear.ops.kept import Keeper
 from rectilinear.ops.layers import SAMPLE, Gatherer
 from rectilinear.ops.pairs import Spans, widest
 from rectilinear.ops.parts import Submodules
-from rectilinear.ops.passes import Pass, Progress, run_pass
+from rectilinear.ops.passes import Pass, Progress, run_pass, usual_batch
 from rectilinear.ops.ranks import Ranks
 from rectilinear.ops.resume import Checkpoints
 from rectilinear.results import ScanResult
@@ -50,7 +50,7 @@ def scan(
     pairs: bool = False,
     pairs_memory: float = PAIRS_MEMORY,
     sink_multiple: float = 10.0,
-    batch_tokens: int = 4096,
+    batch_tokens: int | None = None,
     layers_path: str | None = None,
     layers: str | Iterable[int] | None = None,
     seed: int = 0,
@@ -68,7 +68,8 @@ def scan(
     tokens) fit the maps, the rest judge them; the paper's score covers all. `tokens` defaults to 32 times the stream's
     width and at least 16,384; "all" reads all. `layers` ("12-17,20", or numbers) are those to measure, all by default;
     what lies above them is not computed.
-    `window` is the longest context in tokens. A token is a sink where its stream norm is above `sink_multiple` times
+    `window` is the longest context in tokens; `batch_tokens` pass through the model at once, by default 4,096, on a GPU
+    16,384. A token is a sink where its stream norm is above `sink_multiple` times
     the median. `submodules` scores attention and MLP apart. `pairs` fits every span of layers as one map, on ordinary
     tokens, up to the length that `pairs_memory` GiB of products allow. `keep_moments` is a new or empty folder for the
     moments of all layers; `Maps.load` and `KeptMoments` read them from a saved result. `provenance` entries are added
@@ -157,7 +158,7 @@ def ready(
     pairs: bool = False,
     pairs_memory: float = PAIRS_MEMORY,
     sink_multiple: float = 10.0,
-    batch_tokens: int = 4096,
+    batch_tokens: int | None = None,
     layers_path: str | None = None,
     layers: str | Iterable[int] | None = None,
     seed: int = 0,
@@ -175,6 +176,7 @@ def ready(
     elif pieces is None:
         pieces, window, notes = cut_for(model, tokenizer, texts, tokens=tokens, window=window, holdout=holdout)
 
+    batch_tokens = batch_tokens or usual_batch(model.device.type)
     sample = math.ceil(SAMPLE / math.ceil(pieces.tokens / batch_tokens))
     measured = chosen_layers(layers, len(stack))
     gatherer = Gatherer(len(stack), sink_multiple=sink_multiple, sample_per_batch=sample, seed=seed, measured=measured)

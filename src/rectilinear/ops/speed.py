@@ -93,19 +93,20 @@ def _round(model: PreTrainedModel, prompt: Tensor, new_tokens: int, timing: _Tim
     if cuda:
         torch.cuda.reset_peak_memory_stats(model.device)
         others = torch.cuda.memory_allocated(model.device) - model_bytes(model)
-    started = _now(model)
+    started = now(model)
     token, cache = greedy_step(model, prompt)
-    timing.prefill.append(_now(model) - started)
+    timing.prefill.append(now(model) - started)
     timing.cache_bytes = cache_bytes(cache)
-    started = _now(model)
+    started = now(model)
     for _ in range(new_tokens):
         token, cache = greedy_step(model, token, cache)
-    timing.generate.append(_now(model) - started)
+    timing.generate.append(now(model) - started)
     if cuda:
         timing.peak = max(timing.peak, torch.cuda.max_memory_allocated(model.device) - others)
 
 
-def _now(model: PreTrainedModel) -> float:
+def now(model: PreTrainedModel) -> float:
+    """Return the time in seconds, once the model's device has done what it was told."""
     if model.device.type == "cuda":
         torch.cuda.synchronize(model.device)
     elif model.device.type == "mps":

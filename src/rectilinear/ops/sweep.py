@@ -15,6 +15,7 @@ from rectilinear.ops.cut.registry import REPAIRS
 from rectilinear.ops.cut.repairs import Work, repaired
 from rectilinear.ops.cut.streams import Chunks, Teacher
 from rectilinear.ops.provenance import run_facts
+from rectilinear.ops.speed import now
 from rectilinear.results import Loss, Point, SweepResult
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def _points(
 def _passed(bench: Bench, work: Work, dense: Chunks) -> tuple[Loss, float]:
     """Return what the model as cut and repaired is worth on the judge's windows, and the tokens/s of the pass."""
     ids = bench.judge.ids
-    start = time.perf_counter()
+    start = now(bench.model)
     chunks = work.through([bench.runner.embed(part) for part in ids.split(bench.batch)])
-    speed = ids.numel() / (time.perf_counter() - start)
+    speed = ids.numel() / (now(bench.model) - start)
     return Loss(bench.judge.perplexity(chunks), bench.judge.divergence(chunks, dense)), round(speed, 1)

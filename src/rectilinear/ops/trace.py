@@ -75,7 +75,7 @@ def trace(
     window: int = 512,
     holdout: float = 0.25,
     sink_multiple: float = 10.0,
-    batch_tokens: int = 4096,
+    batch_tokens: int | None = None,
     dtype: str = "auto",
     device: str = "auto",
     layers_path: str | None = None,

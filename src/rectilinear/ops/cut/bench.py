@@ -109,6 +109,9 @@ class Bench:
         on_progress: OnProgress = None,
     ) -> None:
         options = options.checked()
+        devices = {str(device) for device in getattr(model, "hf_device_map", {}).values()}
+        if len(devices) > 1:
+            raise ModelError(f"expected a model on one device to cut, got one over {', '.join(sorted(devices))}")
         self.model = model
         self.options = options
         self.notes: list[str] = []

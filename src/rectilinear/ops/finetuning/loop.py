@@ -15,12 +15,13 @@ from torch import Tensor
 from transformers import Trainer
 
 from rectilinear.errors import RectilinearError, first_line
+from rectilinear.models.mode import restored
 from rectilinear.models.stack import decoder_stack
 from rectilinear.ops.finetuning.lessons import Lessons, padded
 from rectilinear.ops.finetuning.recipe import FinetuneRecipe
 from rectilinear.ops.healing.training import Chosen, adapted, peft_lora, training
 from rectilinear.ops.training.budget import Books
-from rectilinear.ops.training.loop import arguments, follow_budget_
+from rectilinear.ops.training.loop import FORWARDS, arguments, follow_budget_
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -68,12 +69,11 @@ def train_(
         trainer.model_accepts_loss_kwargs = False  # the loss is a pass' mean: the Trainer divides by the passes
         follow_budget_(trainer, books, SCHEDULE, recipe.warmup)
         try:
-            trainer.train()
+            with restored(model, *FORWARDS):
+                trainer.train()
         finally:
             model.config.use_cache = cached  # the Trainer's own is off
             model.train(mode)
-            for name in ("forward", "_original_forward"):  # accelerate's, under mixed precision
-                vars(model).pop(name, None)
 
 
 def _trainer(

@@ -16,10 +16,11 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from rectilinear.data.windows import Window
 from rectilinear.errors import ModelError, RectilinearError, ResultError, first_line
+from rectilinear.models.mode import restored
 from rectilinear.ops.healing.losses import Distillation
 from rectilinear.ops.healing.recipe import Recipe
 from rectilinear.ops.training.budget import Books
-from rectilinear.ops.training.loop import arguments, follow_budget_
+from rectilinear.ops.training.loop import FORWARDS, arguments, follow_budget_
 from rectilinear.ops.training.saving import SavingTrainer, last_checkpoint
 
 if TYPE_CHECKING:
@@ -79,13 +80,9 @@ def train(
     follow_budget_(trainer, books, recipe.schedule, recipe.warmup)
     # In its own format some families' weights have other names (experts, GPT-NeoX), which the Trainer, resuming, would
     # pass over: it would go on from the old ones.
-    model.save_pretrained = partial(model.save_pretrained, save_original_format=False)  # type: ignore[method-assign]
-    try:
+    with restored(model, "save_pretrained", *FORWARDS):
+        model.save_pretrained = partial(model.save_pretrained, save_original_format=False)  # type: ignore[method-assign]
         trainer.train(resume_from_checkpoint=checkpoint)
-    finally:
-        # Under mixed precision accelerate leaves its own forward on the model.
-        for name in ("save_pretrained", "forward", "_original_forward"):
-            vars(model).pop(name, None)
 
 
 def collate(windows: Sequence[Window]) -> dict[str, Tensor]:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
+from rectilinear.errors import ModelError
 from rectilinear.ops.training.budget import Books, rate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ENDLESS = 1 << 30  # steps, where the budget is none of steps
+FORWARDS = ("forward", "_original_forward")  # what accelerate leaves on a model under mixed precision
 TENTHS = tuple(
     (i + 1) / 10 for i in range(10)
 )  # of the budget: when checkpoints are due that only guard against a kill
@@ -29,8 +31,17 @@ def arguments(
     kind: type[TrainingArguments] = TrainingArguments,
     **own: Any,
 ) -> TrainingArguments:
-    """Return the options of a training whose budget decides when it ends and when it saves; `own` are added."""
+    """Return the options of a training whose budget decides when it ends and when it saves; `own` are added.
+
+    Raises ModelError for a model on another GPU than the first.
+    """
     cuda = model.device.type == "cuda"
+    if cuda and model.device.index:
+        number = model.device.index
+        raise ModelError(
+            f"expected a model on the first GPU to train, which is where the Trainer takes it, got {model.device}: "
+            f"set CUDA_VISIBLE_DEVICES={number} and give the device cuda"
+        )
     found = kind(
         output_dir=str(out),
         max_steps=int(books.size) if books.kind == "steps" else ENDLESS,
