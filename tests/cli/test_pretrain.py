@@ -135,6 +135,31 @@ def test_a_folder_that_exists_is_only_replaced_by_force_and_only_a_run(texts, tm
     assert (out / "pretrain.json").is_file() and "tokens: 64" in (out / "recipe.yaml").read_text()
 
 
+def test_a_run_that_is_replaced_is_there_until_the_new_one_can_be_resumed(texts, tmp_path, capsys, monkeypatch):
+    from rectilinear.ops.pretraining import loop
+
+    out = tmp_path / "run"
+    asked = [out, "--text", texts[0], *SMALL, "--tokens", "640"]
+    run(*asked)
+    whole = (out / "pretrain.json").read_text()
+    train = loop.SavingTrainer.train
+
+    def failing(trainer, **options):
+        assert not (out / "pretrain.json").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop.SavingTrainer, "train", failing)
+    done = CliRunner().invoke(app, ["pretrain", *map(str, asked), "--force"])
+    assert done.exit_code and (out / "pretrain.json").read_text() == whole
+    out.rename(tmp_path / ".run.before")  # as a run that is killed at its start leaves it
+    assert "exists; add --force" in fails(asked, capsys, monkeypatch)
+    assert (out / "pretrain.json").read_text() == whole
+    monkeypatch.setattr(loop.SavingTrainer, "train", train)
+    run(*asked, "--force", "--seed", "3")
+    assert (out / "pretrain.json").read_text() != whole
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_a_killed_run_is_resumed_by_the_same_command(texts, tmp_path):
     asked = ["pretrain", tmp_path / "run", "--text", texts[0], *SMALL, "--tokens", "3200", "--profile", "1000"]
     command = [sys.executable, "-m", "rectilinear", *map(str, asked)]

@@ -1,8 +1,7 @@
-"""The heap while a model runs: what is freed stays, and goes back in the end."""
+"""The heap while a model runs: what is freed stays, within bounds, and goes back in the end."""
 
 import ctypes
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,28 +9,51 @@ import torch
 from rectilinear.models import heap
 
 MIB = 1 << 20
-
-
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-
-
-@pytest.mark.skipif(
+glibc = pytest.mark.skipif(
     sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="only glibc keeps what is freed"
 )
+
+
+def come_and_go(count: int) -> None:
+    blocks = [torch.ones(16 * MIB // 4) for _ in range(count)]
+    del blocks
+
+
+@glibc
 def test_what_is_freed_is_kept_within_and_given_back_after() -> None:
-    heap.give_back_freed()
-    before = resident()
-    with heap.freed_memory_kept():
-        blocks = [torch.ones(16 * MIB // 4) for _ in range(12)]
-        del blocks
-        within = resident()
+    kept = heap.Heap()
+    kept.give_back()
+    before = heap.resident()
+    with kept.keeping():
+        come_and_go(12)
+        within = heap.resident()
     assert within - before > 150 * MIB
-    assert resident() - before < 50 * MIB
+    assert heap.resident() - before < 50 * MIB
+
+
+@glibc
+def test_more_than_half_as_much_again_as_a_batch_leaves_free_is_given_back() -> None:
+    kept = heap.Heap()
+    with kept.keeping():
+        come_and_go(6)
+        kept.bound()  # before a batch has ended nothing is too much
+        assert heap.resident() - kept._least > 90 * MIB
+        kept.ends_batch()
+        bare = heap.resident()
+        come_and_go(8)
+        kept.bound()
+        assert heap.resident() - bare > 100 * MIB
+        come_and_go(12)
+        kept.bound()
+        assert heap.resident() - bare < 50 * MIB
 
 
 def test_elsewhere_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heap.sys, "platform", "darwin")
     monkeypatch.setattr(heap.ctypes, "CDLL", lambda name: pytest.fail("the C library was asked"))
-    with heap.freed_memory_kept():
-        heap.give_back_freed()
+    monkeypatch.setattr(heap, "resident", lambda: 0)
+    kept = heap.Heap()
+    with kept.keeping():
+        kept.bound()
+        kept.ends_batch()
+        kept.bound()

@@ -49,9 +49,11 @@ class Carried:
             return
         for kind in () if kinds is None else np.unique(kinds):
             self._add_errors(CLASSES[kind], squared[kinds == kind])
-        size = max(int(tokens.max()) + 1, len(self.counts))
-        self.counts = _padded(self.counts, size) + np.bincount(tokens, minlength=size)
-        self.squares = _padded(self.squares, size) + np.bincount(tokens, weights=squared, minlength=size)
+        size = int(tokens.max()) + 1
+        if size > len(self.counts):
+            self.counts, self.squares = _padded(self.counts, size), _padded(self.squares, size)
+        self.counts += np.bincount(tokens, minlength=len(self.counts))
+        self.squares += np.bincount(tokens, weights=squared, minlength=len(self.counts))
 
     def merge(self, other: Carried) -> Carried:
         """Return the same of both sets of tokens."""

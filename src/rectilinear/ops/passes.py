@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import accumulate, islice, takewhile
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from rectilinear.data.pieces import WHOLE, Batch, Piece, Pieces, Share, batches
-from rectilinear.models.heap import freed_memory_kept, give_back_freed
+from rectilinear.models.heap import Heap
 from rectilinear.models.mode import eval_mode
 from rectilinear.models.stack import forward, watch
 from rectilinear.models.submodules import watch_parts
@@ -67,12 +67,13 @@ class Pass:
     start: int = 0
     on_batch: Callable[[int, int], None] | None = None
     done: int = 0
+    heap: Heap = field(default_factory=Heap)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Watch the layers: within it the methods below may be called, in their order."""
-        layers = watch(self.stack, self.gatherer.on_layer, self.gatherer.measured)
-        with torch.inference_mode(), eval_mode(self.model), freed_memory_kept(), layers, self._watch_parts():
+        layers = watch(self.stack, self._on_layer, self.gatherer.measured)
+        with torch.inference_mode(), eval_mode(self.model), self.heap.keeping(), layers, self._watch_parts():
             yield
 
     def fit(self) -> None:
@@ -99,7 +100,7 @@ class Pass:
         if self.gatherer.keeper is not None:
             self.gatherer.keeper.fitted(self.gatherer.pairs())
         blocks = max(self._blocks().values()) + 1
-        give_back_freed()  # fits need room in other places than a forward pass: a tenth off the peak
+        self.heap.give_back()  # fits need room in other places than a forward pass: a tenth off the peak
         pairs = self.pairs()
         spread(partial(Pair.start_heldout, blocks=blocks), pairs, pairs[0].device)
 
@@ -132,6 +133,11 @@ class Pass:
         self.gatherer.rows = rows_of(batch, blocks, number)
         run_batch(self.model, self.stack, batch)
         self.gatherer.finish()
+        self.heap.ends_batch()
+
+    def _on_layer(self, index: int, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.gatherer.on_layer(index, x, y)
+        self.heap.bound()
 
     def _tell(self, batch: Batch) -> None:
         self.done += int(batch.mask.sum())

@@ -23,6 +23,7 @@ from rectilinear.models.quiet import quiet
 from rectilinear.models.save import save_model
 from rectilinear.ops.predict import predict
 from rectilinear.ops.pretraining.corpus import corpus
+from rectilinear.ops.pretraining.earlier import has_own, put_aside, settle
 from rectilinear.ops.pretraining.loop import Judge, train
 from rectilinear.ops.pretraining.recipe import Recipe, asked_for, differences
 from rectilinear.ops.progress import OnProgress, Progress
@@ -56,8 +57,8 @@ def pretrain(
     options: those of `Recipe`, of which `text` must be given; file: a recipe.yaml that gives the rest.
 
     `out` gets recipe.yaml, checkpoint-* folders as it goes, and at the end the model and pretrain.json. resume: go on
-    from its last checkpoint, to the same weights as without the break. force: replace an earlier run's folder. device:
-    as in `load`. report_to: loggers of transformers, by name.
+    from its last checkpoint, to the same weights as without the break. force: replace an earlier run's folder, which is
+    kept until this one has a checkpoint. device: as in `load`. report_to: loggers of transformers, by name.
 
     Raises RectilinearError, one line each, for a wrong recipe; ResultError for a folder that is there (or, to resume,
     is not, or was made by another recipe or from other text); TextError for too little text; ModelError for a tokenizer
@@ -70,6 +71,7 @@ def pretrain(
         raise ModelError("expected one device to pretrain on, auto, cpu or cuda, got 'balanced'")
     folder = Path(out)
     tell = on_progress or (lambda progress: None)
+    settle(folder)
     _check_folder(folder, recipe, resume, force)
     text = corpus(recipe, tell)
     checkpoint = _checkpoint(folder, text.digest) if resume else None
@@ -77,6 +79,8 @@ def pretrain(
     model.to(torch.device(device_of(device)))  # type: ignore[arg-type]
 
     def told(point: HealPoint, share: float) -> None:
+        if has_own(folder):
+            settle(folder)
         total = round(point.tokens / max(share, 1e-6))
         tell(Progress("training", point.tokens, total, f"loss {point.loss:.3f}"))
 
@@ -88,8 +92,9 @@ def pretrain(
         with quiet():
             penalties = train(model, text, recipe, books, judge, folder, resume=checkpoint, report_to=report_to)
     except BaseException:
-        if last_checkpoint(folder) is None:  # nothing that one could go on from
+        if not has_own(folder):
             shutil.rmtree(folder, ignore_errors=True)
+        settle(folder)
         raise
     tell(Progress("writing"))
     result = PretrainResult(
@@ -103,6 +108,7 @@ def pretrain(
         provenance={**run_facts(), **model_facts(model), **(provenance or {})},
     )
     _finish(folder, model, text.tokenizer, result)
+    settle(folder)
     return result
 
 
@@ -150,14 +156,14 @@ def _checkpoint(folder: Path, digest: str) -> str:
 
 
 def _start(folder: Path, recipe: Recipe) -> None:
-    """Clear the folder of an earlier run, and write the recipe."""
+    """Put an earlier run aside, and write the recipe."""
     try:
-        if folder.is_dir():
-            shutil.rmtree(folder)
+        put_aside(folder)
         folder.mkdir(parents=True)
         (folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
+        settle(folder)
         raise ResultError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
