@@ -32,20 +32,33 @@ def test_what_is_freed_is_kept_within_and_given_back_after() -> None:
 
 
 @glibc
-def test_more_than_half_as_much_again_as_a_batch_leaves_free_is_given_back() -> None:
+def test_what_is_free_beyond_what_was_free_at_first_is_given_back() -> None:
     kept = heap.Heap()
     with kept.keeping():
+        bare = heap.resident()
         come_and_go(6)
         kept.bound()  # before a batch has ended nothing is too much
-        assert heap.resident() - kept._least > 90 * MIB
+        assert heap.resident() - bare > 90 * MIB
         kept.ends_batch()
-        bare = heap.resident()
-        come_and_go(8)
+        kept.give_back()
+        assert heap.resident() - bare < 20 * MIB
+        come_and_go(6)  # as much as was free before, where a tenth more may be
         kept.bound()
         assert heap.resident() - bare > 100 * MIB
         come_and_go(12)
         kept.bound()
-        assert heap.resident() - bare < 50 * MIB
+        assert heap.resident() - bare < 20 * MIB
+
+
+@glibc
+def test_a_process_that_grows_by_a_tenth_gives_back_before_it_is_known_what_a_batch_takes() -> None:
+    kept = heap.Heap()
+    with kept.keeping():
+        kept.ends_batch()
+        bare = heap.resident()
+        come_and_go(-(-bare // (8 * 16 * MIB)))
+        kept.bound()
+        assert heap.resident() - bare < 20 * MIB
 
 
 def test_elsewhere_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ def effective_rank(eigenvalues: Tensor) -> float | None:
     return None if shares is None else float(torch.special.entr(shares).sum().exp())
 
 
-def two_nn(points: Tensor, *, discard: float = 0.1, block: int = 512) -> float | None:
+def two_nn(points: Tensor, *, discard: float = 0.1, block: int = 256) -> float | None:
     """Return the TwoNN intrinsic dimension of finite points [n, d]; repeated points count once.
 
     The ratio of the second to the first neighbour's distance is Pareto distributed with the dimension as exponent; the

@@ -13,7 +13,8 @@ from pathlib import Path
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 MMAP, TRIM = 32 << 20, 64 << 20  # bytes
 KEPT = 256 << 20  # bytes free at the heap's top before any go back: what a batch frees
-ROOM = 1.5  # times what the first batch has left free
+ROOM, LEAST_ROOM = 1.1, 64 << 20  # times what is free when much has come to be; bytes
+GROWN = 1.1  # times what the process was after the first batch: until then nothing needs to be known
 
 
 class Heap:
@@ -22,12 +23,15 @@ class Heap:
     A layer and what is gathered from it free more than glibc keeps: each layer's memory would go back to the system and
     be zeroed for the next, which costs an eighth of a forward pass of a small model. Kept, it is not always found
     again: an aligned block does not fit where one of its size has been, and the heap grows. So what is free goes back
-    once the process has grown by half as much again as one batch leaves free.
+    when the process has grown by a tenth since the first batch, or the fits begin; from then on when it has grown by
+    about as much as went back then.
     """
 
     def __init__(self) -> None:
-        self._room: float | None = None  # bytes
-        self._least = 0  # resident, when nothing was free
+        # Bytes that are resident after the first batch; that may be free at a time; resident when nothing was free.
+        self._first = 0
+        self._room: float | None = None
+        self._least = 0
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
@@ -41,21 +45,23 @@ class Heap:
             self.give_back()
 
     def bound(self) -> None:
-        """Give back what is free where there is too much of it; to be called often: it costs a look at /proc."""
-        if self._room is not None and resident() > self._least + self._room:
-            self.give_back()
+        """Give back what is free where there is too much of it; to be called after each layer."""
+        if self._first:
+            limit = GROWN * self._first if self._room is None else self._least + self._room
+            if resident() > limit:
+                self.give_back()
 
     def ends_batch(self) -> None:
-        """Learn of the first batch how much free memory one takes."""
-        if self._room is None:
-            before = resident()
-            self.give_back()
-            self._room = ROOM * (before - self._least)
+        """Note how far a batch takes the process, with what it leaves free."""
+        self._first = self._first or resident()
 
     def give_back(self) -> None:
         """Give the system back what is free, also between what is in use, where other work may not fit."""
+        before = resident()
         _ask("malloc_trim", 0)
         self._least = resident()
+        if self._room is None and self._first:
+            self._room = max(ROOM * (before - self._least), LEAST_ROOM)
 
 
 def resident() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import accumulate, islice, takewhile
 from typing import TYPE_CHECKING
 
@@ -100,9 +100,15 @@ class Pass:
         if self.gatherer.keeper is not None:
             self.gatherer.keeper.fitted(self.gatherer.pairs())
         blocks = max(self._blocks().values()) + 1
-        self.heap.give_back()  # fits need room in other places than a forward pass: a tenth off the peak
+
+        def fit(pair: Pair) -> None:
+            pair.start_heldout(blocks)
+            self.heap.bound()
+
         pairs = self.pairs()
-        spread(partial(Pair.start_heldout, blocks=blocks), pairs, pairs[0].device)
+        self.heap.give_back()  # fits need room in other places than a forward pass: a tenth off the peak
+        spread(fit, pairs, pairs[0].device)
+        self.heap.give_back()
 
     def judge(self) -> None:
         """Pass the share of the held-out part through the model, and judge the maps on it."""
