@@ -14,7 +14,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 MMAP, TRIM = 32 << 20, 64 << 20  # bytes
 KEPT = 256 << 20  # bytes free at the heap's top before any go back: what a batch frees
 ROOM, LEAST_ROOM = 1.1, 64 << 20  # times what is free when much has come to be; bytes
-GROWN = 1.1  # times what the process was after the first batch: until then nothing needs to be known
+GROWN = 1.15  # times what the process was after the first batch: until then nothing needs to be known
 
 
 class Heap:
@@ -23,7 +23,7 @@ class Heap:
     A layer and what is gathered from it free more than glibc keeps: each layer's memory would go back to the system and
     be zeroed for the next, which costs an eighth of a forward pass of a small model. Kept, it is not always found
     again: an aligned block does not fit where one of its size has been, and the heap grows. So what is free goes back
-    when the process has grown by a tenth since the first batch, or the fits begin; from then on when it has grown by
+    when the process has grown by a seventh since the first batch, or the fits begin; from then on when it has grown by
     about as much as went back then.
     """
 
