@@ -9,13 +9,14 @@ import torch
 from rectilinear.models import heap
 
 MIB = 1 << 20
+BLOCK = 16 * MIB
 glibc = pytest.mark.skipif(
     sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="only glibc keeps what is freed"
 )
 
 
 def come_and_go(count: int) -> None:
-    blocks = [torch.ones(16 * MIB // 4) for _ in range(count)]
+    blocks = [torch.ones(BLOCK // 4) for _ in range(count)]
     del blocks
 
 
@@ -35,19 +36,34 @@ def test_what_is_freed_is_kept_within_and_given_back_after() -> None:
 def test_what_is_free_beyond_what_was_free_at_first_is_given_back() -> None:
     kept = heap.Heap()
     with kept.keeping():
-        bare = heap.resident()
-        come_and_go(6)
+        come_and_go(12)
+        before = heap.resident()
         kept.bound()  # before a batch has ended nothing is too much
-        assert heap.resident() - bare > 90 * MIB
+        assert heap.resident() == before
         kept.ends_batch()
         kept.give_back()
-        assert heap.resident() - bare < 20 * MIB
-        come_and_go(6)  # as much as was free before, where a tenth more may be
+        bare, room = heap.resident(), int(kept._room)
+        assert before - bare > 150 * MIB and room > 150 * MIB
+        come_and_go(room // BLOCK - 1)
+        for _ in range(heap.SELDOM):
+            kept.bound()
+        assert heap.resident() - bare > room - 3 * BLOCK
+        come_and_go(room // BLOCK + 2)
         kept.bound()
-        assert heap.resident() - bare > 90 * MIB
-        come_and_go(12)
-        kept.bound()
-        assert heap.resident() - bare < 20 * MIB
+        assert heap.resident() - bare < 20 * MIB and int(kept._room) == room
+
+
+@glibc
+def test_room_that_is_too_little_grows() -> None:
+    kept = heap.Heap()
+    with kept.keeping():
+        kept.ends_batch()
+        kept.give_back()
+        room = kept._room
+        for _ in range(2):
+            come_and_go(int(kept._room) // BLOCK + 2)
+            kept.bound()
+    assert kept._room > room
 
 
 @glibc
@@ -56,7 +72,7 @@ def test_a_process_that_has_grown_by_much_gives_back_before_it_is_known_what_a_b
     with kept.keeping():
         kept.ends_batch()
         bare = heap.resident()
-        come_and_go(-(-bare // (4 * 16 * MIB)))
+        come_and_go(-(-bare // (4 * BLOCK)))
         kept.bound()
         assert heap.resident() - bare < 20 * MIB
 
