@@ -14,7 +14,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 MMAP, TRIM = 32 << 20, 64 << 20  # bytes
 KEPT = 256 << 20  # bytes free at the heap's top before any go back: what a batch frees
 ROOM, LEAST_ROOM = 1.0, 64 << 20  # times what the first batch leaves free; bytes
-SELDOM, MORE = 10, 1.1  # layers: what goes back more often is too little room, which grows to so many times as much
+SELDOM, MORE = 4, 1.05  # layers: what goes back more often is too little room, which grows to so many times as much
 GROWN = 1.15  # times what the process was after the first batch: until then nothing needs to be known
 
 
