@@ -19,7 +19,8 @@ from rectilinear.models.stack import decoder_stack
 from rectilinear.ops.cut.registry import REPAIRS, SELECTORS
 
 GPU = os.environ.get("RECTILINEAR_GPU", "")
-pytestmark = pytest.mark.skipif(not GPU, reason="needs a GPU: make gpu")
+HERE = GPU == "cpu" or (bool(GPU) and torch.cuda.is_available())
+pytestmark = pytest.mark.skipif(not HERE, reason="needs a GPU: make gpu where there is one")
 BUDGET = ("--window", "32", "--tokens", "2000")
 # Of no device's doing: where and when it ran, and how fast.
 ASIDE = {
