@@ -7,6 +7,7 @@ by every pair that starts or ends there.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,8 +25,7 @@ class Grams:
     """
 
     def __init__(self, positions: int, d: int, *, width: int, device: torch.device | str = "cpu") -> None:
-        def zeros(*shape: int) -> Tensor:
-            return zeros64(*shape, device=device)
+        zeros = partial(zeros64, device=device)
 
         self.n, self.fixed = 0, False
         self.positions, self.width = positions, width

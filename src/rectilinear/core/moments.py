@@ -7,6 +7,7 @@ where the contribution is small beside the stream.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,7 @@ class Moments:
     @classmethod
     def empty(cls, p: int, q: int, device: torch.device | str = "cpu") -> Moments:
         """Return the moments of no rows; raises RectilinearError for a device without float64."""
-
-        def zeros(*shape: int) -> Tensor:
-            return zeros64(*shape, device=device)
+        zeros = partial(zeros64, device=device)
 
         return cls(0, zeros(p), zeros(q), zeros(p), zeros(q), zeros(p, p), zeros(p, q), zeros())
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 # Of glibc's malloc.h. What glibc comes to by itself at most, once a process has freed blocks of that size:
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -86,7 +87,7 @@ class _Info(ctypes.Structure):
 
 def free() -> int:
     """Return the bytes that are free in the heap, whether they lie in memory or not; 0 where that is not told."""
-    told = getattr(ctypes.CDLL(None), "mallinfo2", None) if sys.platform == "linux" else None
+    told = _of_glibc("mallinfo2")
     if told is None:  # as of glibc before 2.33
         return 0
     told.restype = _Info
@@ -95,6 +96,12 @@ def free() -> int:
 
 def _ask(function: str, *numbers: int) -> None:
     """Call a function of glibc's; elsewhere nothing."""
+    asked = _of_glibc(function)
+    if asked is not None:
+        asked(*numbers)
+
+
+def _of_glibc(function: str) -> Any:
+    """Return a function of glibc's, None where it has none or the C library is another."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(libc, "malloc_trim"):  # musl has none
-        getattr(libc, function)(*numbers)
+    return getattr(libc, function, None) if hasattr(libc, "malloc_trim") else None  # musl has none

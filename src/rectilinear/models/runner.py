@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from rectilinear.models.mode import restored
 from rectilinear.models.stack import first, forward, layer_input
 
 if TYPE_CHECKING:
@@ -85,16 +86,11 @@ class Runner:
             value = (x, *[None] * (outputs - 1)) if outputs else x
             return lambda *args, **kwargs: value
 
-        own = [vars(layer).get("forward") for layer in self.stack]  # accelerate's, of a model over several devices
-        try:
+        with ExitStack() as after:
             for layer, call in zip(self.stack, calls, strict=True):
+                after.enter_context(restored(layer, "forward"))  # accelerate's own, of a model over several devices
                 layer.forward = forward_of(call.outputs)  # type: ignore[method-assign]
             yield
-        finally:
-            for layer, before in zip(self.stack, own, strict=True):
-                vars(layer).pop("forward", None)
-                if before is not None:
-                    layer.forward = before  # type: ignore[method-assign]
 
     def _recorded(self, x: Tensor) -> list[_Call]:
         shape = (int(x.shape[0]), int(x.shape[1]))

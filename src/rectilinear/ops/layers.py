@@ -183,8 +183,8 @@ class Gatherer:
         """
         rows, below = self.rows, self._below
         # The output of the layer below, but for the first layer and families that touch the stream between layers.
-        known = index > 0 and below is not None and below.stream is x
-        source = below if known and below is not None else Seen(x, rows.of(x))
+        known = below if index > 0 and below is not None and below.stream is x else None
+        source = known or Seen(x, rows.of(x))
         target = self._below = Seen(y, rows.of(y))
         here = target.rows.to(source.rows.device)
         z = here - source.rows

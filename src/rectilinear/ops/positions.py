@@ -37,12 +37,13 @@ class Rows:
     def block_on(self, device: torch.device) -> Tensor:
         """Return `block` on a device, sent there once."""
         assert self.block is not None
-        return self._sent("block", self.block, device)
+        block = self.block
+        return self._sent("block", lambda: block, device)
 
-    def _sent(self, name: str, tensor: Tensor, device: torch.device) -> Tensor:
-        """Return a tensor on a device, sent there once and without waiting for what it is doing."""
+    def _sent(self, name: str, made: Callable[[], Tensor], device: torch.device) -> Tensor:
+        """Return a tensor on a device, made and sent there once and without waiting for what it is doing."""
         if (name, device) not in self._there:
-            self._there[name, device] = tensor.to(device, non_blocking=True)
+            self._there[name, device] = made().to(device, non_blocking=True)
         return self._there[name, device]
 
     def before(self, index: int) -> tuple[int, ...]:
@@ -55,8 +56,10 @@ class Rows:
         In float32 or float64, but for bfloat16 on a device that multiplies it fast and sums in float32.
         """
         rows = stream.reshape(-1, stream.shape[-1])
-        if self.mask is not None:
-            rows = rows.index_select(0, self._sent("real", self.mask.flatten().nonzero().flatten(), rows.device))
+        mask = self.mask
+        if mask is not None:
+            real = self._sent("real", lambda: mask.flatten().nonzero().flatten(), rows.device)
+            rows = rows.index_select(0, real)
         if rows.device.type == "mps":  # has no float64
             rows = rows.cpu()
         return rows if rows.dtype == torch.bfloat16 and sums_halves(rows.device.type) else raised(rows)

@@ -23,7 +23,7 @@ from rectilinear.models.quiet import quiet
 from rectilinear.models.save import save_model
 from rectilinear.ops.predict import predict
 from rectilinear.ops.pretraining.corpus import corpus
-from rectilinear.ops.pretraining.earlier import has_own, put_aside, settle
+from rectilinear.ops.pretraining.earlier import has_own, let_go, put_aside, settle
 from rectilinear.ops.pretraining.loop import Judge, train
 from rectilinear.ops.pretraining.recipe import Recipe, asked_for, differences
 from rectilinear.ops.progress import OnProgress, Progress
@@ -79,8 +79,7 @@ def pretrain(
     model.to(torch.device(device_of(device)))  # type: ignore[arg-type]
 
     def told(point: HealPoint, share: float) -> None:
-        if has_own(folder):
-            settle(folder)
+        let_go(folder)
         total = round(point.tokens / max(share, 1e-6))
         tell(Progress("training", point.tokens, total, f"loss {point.loss:.3f}"))
 

@@ -15,19 +15,23 @@ def put_aside(folder: Path) -> None:
         folder.rename(_aside(folder))
 
 
+def let_go(folder: Path) -> None:
+    """Remove the earlier run where the new one has a checkpoint or is done; costs a look for it where it is gone."""
+    before = _aside(folder)
+    if before.is_dir() and has_own(folder):
+        shutil.rmtree(before, ignore_errors=True)
+
+
 def settle(folder: Path) -> None:
     """Let go of the earlier run where the new one has a checkpoint or is done; else put it back in its place.
 
     To be called when a run has ended, and before one starts: a run that was killed has not called it.
     """
+    let_go(folder)
     before = _aside(folder)
-    if not before.is_dir():
-        return
-    if has_own(folder):
-        shutil.rmtree(before, ignore_errors=True)
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    before.rename(folder)
+    if before.is_dir() and not has_own(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        before.rename(folder)
 
 
 def has_own(folder: Path) -> bool:

@@ -111,5 +111,5 @@ class _Cheap(Gatherer):
             layer = self.layers[index] = Layer(Pair(x_rows.shape[1], x_rows.device))
         layer.add_geometry(x_norm, y_norm, row_norms(z_rows).cpu())
         if self.rows.block is not None:
-            layer.pair.judge(x_rows, z_rows, self.rows.block.to(x_rows.device), None)
+            layer.pair.judge(x_rows, z_rows, self.rows.block_on(x_rows.device), None)
         layer.pair.update(x_rows, z_rows, None)
