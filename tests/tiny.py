@@ -13,6 +13,24 @@ def llama(**options):
     return hf.LlamaForCausalLM(hf.LlamaConfig(pad_token_id=0, **{"vocab_size": VOCAB, **shape, **options})).eval()
 
 
+def massive(**options):
+    """Return a llama in which "w7" is a sink token wherever it stands."""
+    model = llama(**options)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[7] *= 500
+    return model
+
+
+def not_finite():
+    """Return a llama whose embedding of "w9" is no number, and texts of which document 3 has it at token 1."""
+    model = llama()
+    with torch.no_grad():
+        model.model.embed_tokens.weight[9] = float("nan")
+    texts = [text.replace("w9 ", "w1 ") for text in documents()]
+    texts[3] = "w1 w9 " + texts[3]
+    return model, texts
+
+
 def tokenizer():
     """Return a tokenizer of whole words: 127 known, the rest unknown."""
     from tokenizers import Tokenizer, models, pre_tokenizers

@@ -13,10 +13,7 @@ FIT, SEEN = Group("fit", "ordinary"), Group("heldout", "ordinary")
 
 
 def massive():
-    model = tiny.llama(initializer_range=0.15)
-    with torch.no_grad():
-        model.model.embed_tokens.weight[7] *= 500
-    return model
+    return tiny.massive(initializer_range=0.15)
 
 
 @pytest.fixture(scope="module")

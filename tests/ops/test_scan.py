@@ -62,9 +62,7 @@ def test_batching_does_not_change_the_result(model, result):
 
 
 def test_sinks_are_found_named_and_set_apart():
-    model = tiny.llama()
-    with torch.no_grad():
-        model.model.embed_tokens.weight[7] *= 500
+    model = tiny.massive()
     texts = [t + " w7" for t in tiny.documents()]
     result = rectilinear.scan(model, tiny.tokenizer(), texts)
     for layer in result.layers:
@@ -128,11 +126,7 @@ def test_what_a_device_tells_later_is_taken_in_all_the_same(model, monkeypatch):
 
 
 def test_not_finite_names_layer_and_document():
-    model = tiny.llama()
-    with torch.no_grad():
-        model.model.embed_tokens.weight[9] = float("nan")
-    texts = [t.replace("w9 ", "w1 ") for t in tiny.documents()]
-    texts[3] = "w1 w9 " + texts[3]
+    model, texts = tiny.not_finite()
     with pytest.raises(rectilinear.NonFiniteError, match=r"the embedding gave .* document 3 at token 1"):
         rectilinear.scan(model, tiny.tokenizer(), texts, window=16)
 

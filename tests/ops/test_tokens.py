@@ -119,9 +119,7 @@ def test_half_precision_is_raised_before_anything_is_measured(model, result):
 
 
 def test_sinks_are_marked_and_not_fitted_on():
-    model = tiny.llama(initializer_range=0.15)
-    with torch.no_grad():
-        model.model.embed_tokens.weight[7] *= 500
+    model = tiny.massive(initializer_range=0.15)
     plain = [text.replace("w7 ", "w8 ") + " w8" for text in tiny.documents()]
     massive = [text.removesuffix(" w8") + " w7" for text in plain]
     tokenizer = tiny.tokenizer()
