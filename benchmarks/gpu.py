@@ -101,7 +101,7 @@ def cost(options: argparse.Namespace) -> None:
     forwarding, gathering, solving, marginal, whole = (statistics.median(column) for column in zip(*turns, strict=True))
     weights = sum(p.numel() for p in decoder_stack(model).parameters())
     attention = WINDOW * D * options.layers  # scores and values, half a window a token
-    products = options.layers * D * D * (1 + 0.6 + 2 * HELD)  # of x and z; of x, its lower part; two halves of a map
+    products = options.layers * D * D * (1 + 5 / 8 + 2 * HELD)  # of x and z; of x, its strips; two halves of a map
     floor, own_floor = (2 * part * ids.numel() / rate for part in (weights + attention, products))
     tell("matrix rate", teraflops=rate / 1e12)
     tell("forward without head", tokens=ids.numel(), layers=options.layers, seconds=forwarding, floor=floor)

@@ -3,7 +3,16 @@ import torch
 
 from rectilinear.core.linear import AffineMap
 from rectilinear.core.moments import Moments
-from rectilinear.core.products import add_halves, add_square, halves, product, row_norms, sums_halves
+from rectilinear.core.products import (
+    add_halves,
+    add_square,
+    column_sums,
+    distances,
+    halves,
+    product,
+    row_norms,
+    sums_halves,
+)
 from rectilinear.core.ridge import Ridge
 from rectilinear.errors import RectilinearError
 
@@ -24,6 +33,20 @@ def test_the_square_is_right_in_its_lower_triangle(d):
     a, total = rows(d=d, dtype=torch.float32), torch.ones(d, d, dtype=torch.float64)
     add_square(total, a)
     torch.testing.assert_close(total.tril(), (1 + a.double().T @ a.double()).tril(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_sums_of_columns(dtype):
+    a = rows(dtype=dtype)
+    torch.testing.assert_close(column_sums(a).double(), a.double().sum(0), rtol=1e-5, atol=1e-5)
+
+
+def test_distances_of_bfloat16_rows_to_a_center_are_not_rounded():
+    center = torch.linspace(-3, 3, 40).bfloat16()
+    a = rows() + center
+    exact = (a.double() - center.double()).square().sum(1)
+    torch.testing.assert_close(distances(a, row_norms(a), center.float()).double(), exact, rtol=1e-5, atol=1e-4)
+    assert float(distances(center[None], row_norms(center[None]), center.float())) == pytest.approx(0, abs=1e-4)
 
 
 def test_two_halves_hold_a_weight_to_sixteen_bits():

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rectilinear.core.products import add_product, add_square, full_precision, row_norms, zeros64
+from rectilinear.core.products import add_product, add_square, column_sums, full_precision, row_norms, zeros64
 from rectilinear.errors import ResultError
 
 EPS32 = 2.0**-24
@@ -49,7 +49,7 @@ class Moments:
     zz: Tensor
     eps: float = EPS64
     fixed: bool = False
-    _moved: tuple[bool, bool] | None = field(default=None, init=False, repr=False, compare=False)  # any shift but zero
+    _far: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False, compare=False)  # shifted columns
 
     @classmethod
     def empty(cls, p: int, q: int, device: torch.device | str = "cpu") -> Moments:
@@ -58,10 +58,19 @@ class Moments:
 
         return cls(0, zeros(p), zeros(q), zeros(p), zeros(q), zeros(p, p), zeros(p, q), zeros())
 
-    def update(self, x: Tensor, z: Tensor, *, leave_out: Tensor | None = None, exact: bool = False) -> None:
+    def update(
+        self,
+        x: Tensor,
+        z: Tensor,
+        *,
+        leave_out: Tensor | None = None,
+        exact: bool = False,
+        z_norm: Tensor | None = None,
+    ) -> None:
         """Add rows x [n, p] and z [n, q]; rows where `leave_out` [n], on any device, is true are not counted.
 
-        float16 is raised to float32 first. Rows must be finite: the caller knows where they come from.
+        float16 is raised to float32 first. z_norm: the norms [n] of z, where they are known. Rows must be finite: the
+        caller knows where they come from.
         """
         work = _working(x, z, exact)
         x, z = x.to(work), z.to(work)
@@ -72,16 +81,15 @@ class Moments:
         if self.n == 0 and not self.fixed:
             rows = slice(None) if leave_out is None else ~leave_out
             self.shift_x, self.shift_z = _shift(x[rows]), _shift(z[rows])
-        if self._moved is None:
-            self._moved = bool(self.shift_x.any()), bool(self.shift_z.any())
-        a, b = _about(x, self.shift_x, self._moved[0], out), _about(z, self.shift_z, self._moved[1], out)
+        if self._far is None:
+            self._far = self.shift_x.nonzero().flatten(), self.shift_z.nonzero().flatten()
+        a, b = _about(x, self.shift_x, self._far[0], out), _about(z, self.shift_z, self._far[1], out)
         with full_precision():
             add_square(self.xx, a)
             add_product(self.xz, a, b)
-        # Like the products: pairwise in the rows' own precision over one update, float64 beyond it.
-        self.sum_x += a.sum(0, dtype=torch.promote_types(work, torch.float32))
-        self.sum_z += b.sum(0, dtype=torch.promote_types(work, torch.float32))
-        self.zz += row_norms(b).double().square().sum()
+            self.sum_x += column_sums(a)
+            self.sum_z += column_sums(b)
+        self.zz += (z_norm if z_norm is not None and b is z else row_norms(b)).double().square().sum()
         self.n += n
         self.eps = max(self.eps, _EPS[work])
 
@@ -273,17 +281,21 @@ def _shift(rows: Tensor) -> Tensor:
     return _representable(mean, rows.dtype)
 
 
-def _about(rows: Tensor, shift: Tensor, moved: bool, out: Tensor | None) -> Tensor:
+def _about(rows: Tensor, shift: Tensor, far: Tensor, out: Tensor | None) -> Tensor:
     """Return rows less the shift, those numbered `out` zeroed; bfloat16 rows themselves where there is nothing to do.
 
-    Zeroed rows add nothing to any sum: cheaper than copying the others out, as these are few.
+    far: the columns whose shift is not zero. Zeroed rows add nothing to any sum: cheaper than copying the others out,
+    as these are few.
     """
     if rows.dtype != torch.bfloat16:
         about = rows - shift.to(rows.dtype)
-    elif moved:
-        about = torch.sub(rows, shift.float(), out=torch.empty_like(rows))  # rounded once
+    elif out is None and not len(far):
+        return rows
     else:
-        about = rows if out is None else rows.clone()
+        about = rows.clone()
+        if len(far):
+            moved = rows.index_select(1, far) - shift.index_select(0, far).float()
+            about.index_copy_(1, far, moved.to(rows.dtype))  # rounded once
     return about if out is None else about.index_fill_(0, out, 0)
 
 

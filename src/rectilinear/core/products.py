@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rectilinear.errors import RectilinearError
 
-STRIPS = 6  # of a symmetric product
+STRIPS = 4  # of a symmetric product
 ALIGNED = 32  # columns: matrix units take others five times as long
 
 
@@ -63,23 +63,32 @@ def row_squares(rows: Tensor) -> Tensor:
     return row_norms(rows).square_()
 
 
-def product(a: Tensor, b: Tensor) -> Tensor:
+def product(a: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Return a @ b of two matrices of one type; that of bfloat16 ones is float32, as every single product is in it."""
     if a.dtype != torch.bfloat16:
-        return a @ b
+        return torch.mm(a, b, out=out)
     if sums_halves(a.device.type):
-        return torch.mm(a, b, out_dtype=torch.float32)
-    return a.float() @ b.float()
+        more = {} if out is None else {"out": out}
+        return torch.mm(a, b, out_dtype=torch.float32, **more)
+    return torch.mm(a.float(), b.float(), out=out)
 
 
 def add_square(total: Tensor, rows: Tensor) -> None:
-    """Add the lower triangle of rows^T rows to `total` [p, p]: in strips, three fifths of the work of the whole."""
+    """Add the lower triangle of rows^T rows to `total` [p, p]: in strips, five eighths of the work of the whole."""
     p = rows.shape[1]
     width = max(-(-p // STRIPS), 1)
     width += -width % ALIGNED
+    # Strips of another type are put together first: adding each to a part of the total takes three times as long.
+    made = total if rows.dtype == total.dtype else total.new_zeros(p, p, dtype=torch.float32)
     for start in range(0, p, width):
         stop = min(start + width, p)
-        add_product(total[start:stop, :stop], rows[:, start:stop], rows[:, :stop])
+        strip, a, b = made[start:stop, :stop], rows[:, start:stop], rows[:, :stop]
+        if made is total:
+            strip.addmm_(a.T, b)
+        else:
+            product(a.T, b, out=strip)
+    if made is not total:
+        total += made
 
 
 def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
@@ -90,6 +99,20 @@ def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
         total += product(a.T, b)
 
 
+def column_sums(rows: Tensor) -> Tensor:
+    """Return the sums [p] of the columns of rows [n, p] as a product, which reads them at twice the speed of a sum."""
+    return product(rows.new_ones(1, len(rows)), rows)[0]
+
+
+def distances(rows: Tensor, norms: Tensor, center: Tensor) -> Tensor:
+    """Return the squared distances [n] of bfloat16 rows [n, p], of norms [n], to a center [p] that bfloat16 holds.
+
+    In float32; differences of rows in bfloat16 would be rounded.
+    """
+    along = product(rows, center.to(rows.dtype)[:, None])[:, 0]
+    return (norms.square() - 2 * along + center.square().sum()).clamp_(min=0)
+
+
 def halves(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return two bfloat16 matrices whose sum is `weight` to 2^-17 of each element."""
     high = weight.bfloat16()
@@ -97,10 +120,10 @@ def halves(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def add_halves(start: Tensor, rows: Tensor, weight: tuple[Tensor, Tensor]) -> Tensor:
-    """Return start + rows @ (weight[0] + weight[1]) in float32, for start [n, q] in it and bfloat16 rows [n, p]."""
+    """Add rows @ (weight[0] + weight[1]) to start [n, q], float32, for bfloat16 rows [n, p]; return it."""
     for half in weight:
         if sums_halves(rows.device.type):
-            start = torch.addmm(start, rows, half, out_dtype=torch.float32)
+            torch.addmm(start, rows, half, out_dtype=torch.float32, out=start)
         else:
-            start = torch.addmm(start, rows.float(), half.float())
+            start.addmm_(rows.float(), half.float())
     return start

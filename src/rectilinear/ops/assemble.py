@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SINKS_NAMED = 10
+CPU = torch.device("cpu")
 
 
 def layer_results(
@@ -31,10 +33,13 @@ def layer_results(
     # A layer's outputs are the next layer's inputs, but for the last one: their moments are at hand.
     outputs = [layer.outputs or layers[row + 1].pair.ordinary for row, layer in enumerate(layers)]
     device = layers[0].pair.device
-    dimensions = spread(_dimension, layers, torch.device("cpu"))  # the samples are there
-    solved = spread(lambda pair: _Solved.of(*pair, seed), list(zip(layers, outputs, strict=True)), device)
+    with ThreadPoolExecutor(1) as pool:  # a GPU solves beside the CPU, where the samples are
+        dimensions = pool.submit(spread, _dimension, layers, CPU)
+        if device == CPU:
+            dimensions.result()
+        solved = spread(lambda pair: _Solved.of(*pair, seed), list(zip(layers, outputs, strict=True)), device)
     results = []
-    for index, layer, figures, dimension in zip(gatherer.measured, layers, solved, dimensions, strict=True):
+    for index, layer, figures, dimension in zip(gatherer.measured, layers, solved, dimensions.result(), strict=True):
         norms = gatherer.positions[index + 1].norms
         mean = layer.cosine_sum / layer.count
         results.append(

@@ -17,10 +17,10 @@ from rectilinear.core.products import raised, row_norms
 from rectilinear.core.tails import LogHistogram
 from rectilinear.ops.carriers import Carried, Kinds
 from rectilinear.ops.kept import Keeper
-from rectilinear.ops.pair import Pair
+from rectilinear.ops.pair import Flow, Pair
 from rectilinear.ops.pairs import Spans
 from rectilinear.ops.passage import Kept
-from rectilinear.ops.positions import Position, Rows, Seen, check_finite, fetch, runs_ahead
+from rectilinear.ops.positions import Position, Rows, Seen, SideStreams, check_finite, fetch, runs_ahead
 from rectilinear.ops.sinks import NamedSinks
 
 TRIGGERS = 20  # worst tokens kept per layer
@@ -154,27 +154,35 @@ class Gatherer:
         self._kinds: np.ndarray | None = None  # of the batch's tokens
         self.at_once = False  # whether each layer is taken in to its end before the next
         self._below: Seen | None = None
-        self._under_way: list[Iterator[None]] = []
+        self._under_way: list[tuple[torch.device, Iterator[None]]] = []
+        self._beside = SideStreams()
 
     def on_layer(self, index: int, x: Tensor, y: Tensor) -> None:
         """Take in one layer's input x and raw output y, both [b, w, d].
 
         A GPU is never waited for: what it is to tell of a layer is looked at when the next layer, or the one after, has
-        been launched. `finish` looks at the rest.
+        been launched, be it in the next batch. `finish` looks at the rest.
         """
-        newest = self._steps(index, x, y)
-        next(newest)
-        self._under_way = [steps for steps in self._under_way if not _ended(steps)]
+        self._under_way = [layer for layer in self._under_way if self._goes_on(*layer)]
+        self._beside.follow(x.device)
+        newest = x.device, self._steps(index, x, y)
+        self._goes_on(*newest)
         self._under_way.append(newest)
         if self.at_once or not runs_ahead(x.device):
             self.finish()
 
     def finish(self) -> None:
-        """Take in to its end what has been begun; to be called after each batch."""
-        for steps in self._under_way:
-            while not _ended(steps):
+        """Take in to its end what has been begun; to be called before anything here is looked at."""
+        for layer in self._under_way:
+            while self._goes_on(*layer):
                 pass
         self._under_way = []
+        self._beside.join()
+
+    def _goes_on(self, device: torch.device, steps: Iterator[None]) -> bool:
+        """Take the next step on a device; tell whether there may be more."""
+        with self._beside.within(device):
+            return next(steps, _END) is not _END
 
     def _steps(self, index: int, x: Tensor, y: Tensor) -> Iterator[None]:
         """Take in a layer, stopping where the CPU must know what the device finds: norms first, held-out errors then.
@@ -187,14 +195,14 @@ class Gatherer:
         source = known or Seen(x, rows.of(x))
         target = self._below = Seen(y, rows.of(y))
         here = target.rows.to(source.rows.device)
-        z = here - source.rows
-        norms = fetch(torch.stack([row_norms(each) for each in ([here, z] if known else [here, z, source.rows])]))
+        flow = Flow.between(source.rows, here)
+        norms = fetch(torch.stack([flow.y_norm, flow.z_norm, *(() if known else (row_norms(source.rows),))]))
         yield
 
         y_norm, z_norm, *x_norm = norms()
         if x_norm:
-            self._settle(index, source, x_norm[0])
-        self._settle(index + 1, target, y_norm)
+            self._settle(index, source, x_norm[0], rows)
+        self._settle(index + 1, target, y_norm, rows)
         self.sinks = sinks = _either(source.sinks, target.sinks)
         layer = self._layer(index, source.rows, here)
         assert source.norms is not None
@@ -203,8 +211,8 @@ class Gatherer:
             layer.add_sinks(sinks, y_norm, rows)
         errors = None
         if rows.block is not None:
-            errors = fetch(layer.pair.judge(source.rows, z, rows.block_on(here.device), sinks))
-        layer.pair.update(source.rows, z, sinks)
+            errors = fetch(layer.pair.judge(flow, rows.block_on(here.device), sinks))
+        layer.pair.update(flow, sinks)
         if layer.outputs is not None:
             layer.outputs.update(here, here[:, :0], leave_out=sinks)
         if self.spans is not None:
@@ -213,17 +221,14 @@ class Gatherer:
         sample = fetch(here.index_select(0, chosen.to(here.device, non_blocking=True)).float())
         yield
 
+        sampled = sample()  # came last: the device is done with the layer's rows, which may go
         if len(chosen):
-            layer.sample[rows.batch] = sample()
+            layer.sample[rows.batch] = sampled
         if errors is not None:
-            self._add_errors(index, layer, errors(), z_norm, sinks)
-
-    def _add_errors(self, index: int, layer: Layer, squared: Tensor, z_norm: Tensor, sinks: Tensor | None) -> None:
-        """Add a layer's held-out squared errors [n]."""
-        if index == self.measured[0] and self.kinds is not None:
-            self._kinds = self.kinds(self.rows.token)
-        layer.add_errors(squared, z_norm, sinks, self.rows, self._kinds)
-        self.passage.take(self.rows, squared, z_norm, sinks)
+            if index == self.measured[0] and self.kinds is not None:
+                self._kinds = self.kinds(rows.token)
+            layer.add_errors(errors(), z_norm, sinks, rows, self._kinds)
+            self.passage.take(rows, errors(), z_norm, sinks)
 
     def pairs(self) -> list[Pair]:
         """Return the (x, z) pair of every layer."""
@@ -250,9 +255,9 @@ class Gatherer:
                 values.append(1 - float(pair.heldout.errors.sum()) / max(float(pair.heldout.totals_y.sum()), 1e-300))
         return sum(values) / len(values) if values else None
 
-    def _settle(self, position: int, seen: Seen, norms: Tensor) -> None:
+    def _settle(self, position: int, seen: Seen, norms: Tensor, rows: Rows) -> None:
         """Let the norms [n] of a position be known, and which tokens are sinks; raises NonFiniteError."""
-        check_finite(position, norms, self.rows)
+        check_finite(position, norms, rows)
         seen.norms, seen.sinks = norms, self.positions[position].sinks(norms, self._multiple)
 
     def _chosen(self, batch: int, count: int, sinks: Tensor | None) -> Tensor:
@@ -273,11 +278,6 @@ class Gatherer:
         elif layer.pair.device != x.device:
             layer.to_(x.device)
         return layer
-
-
-def _ended(steps: Iterator[None]) -> bool:
-    """Take the next step; tell whether there was none."""
-    return next(steps, _END) is _END
 
 
 def _either(a: Tensor | None, b: Tensor | None) -> Tensor | None:

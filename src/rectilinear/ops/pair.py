@@ -12,11 +12,37 @@ from torch import Tensor
 from rectilinear.core.bootstrap import ratio_interval
 from rectilinear.core.linear import AffineMap, fit, ratio, scores
 from rectilinear.core.moments import Moments
-from rectilinear.core.products import row_squares
+from rectilinear.core.products import distances, row_norms, row_squares
 from rectilinear.results import Score
 
 Judged = tuple[float | None, float | None, float | None]  # a score and its interval
 JUDGED = ("errors", "totals_y", "totals_z")  # what adds up over rows
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What passes through a layer or submodule: rows of its input x, its contribution z and their sum y, all [n, d].
+
+    y_norm, z_norm: norms [n] of y and z, where these are.
+    """
+
+    x: Tensor
+    z: Tensor
+    y: Tensor
+    y_norm: Tensor
+    z_norm: Tensor
+
+    @classmethod
+    def between(cls, x: Tensor, y: Tensor) -> Flow:
+        """Return the flow of a layer with input x and output y."""
+        z = y - x
+        return cls(x, z, y, row_norms(y), row_norms(z))
+
+    @classmethod
+    def adding(cls, x: Tensor, z: Tensor) -> Flow:
+        """Return the flow of what adds z to a stream x."""
+        y = x + z
+        return cls(x, z, y, row_norms(y), row_norms(z))
 
 
 @dataclass
@@ -45,17 +71,17 @@ class HeldOut:
         about = center or (mean_y.bfloat16().float(), moments.mean_z.bfloat16().float())
         return cls(fit(moments).to(torch.float32), about, sums, *none)
 
-    def totals(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the squared distances [n] of y and of z to their centers, for rows x, z [n, d]."""
-        y_center, z_center = (center.to(x.dtype) for center in self.center)
-        return row_squares((x - y_center).add_(z)), row_squares(z - z_center)
+    def totals(self, flow: Flow) -> tuple[Tensor, Tensor]:
+        """Return the squared distances [n] of y and of z to their centers."""
+        y_center, z_center = self.center
+        if flow.z.dtype == torch.bfloat16:
+            return distances(flow.y, flow.y_norm, y_center), distances(flow.z, flow.z_norm, z_center)
+        return row_squares(flow.y - y_center.to(flow.y.dtype)), row_squares(flow.z - z_center.to(flow.z.dtype))
 
-    def update(
-        self, x: Tensor, z: Tensor, totals: tuple[Tensor, Tensor], block: Tensor, leave_out: Tensor | None
-    ) -> Tensor:
-        """Judge rows x, z [n, d] of the document blocks [n], `totals` as above; return the squared errors [n]."""
+    def update(self, flow: Flow, totals: tuple[Tensor, Tensor], block: Tensor, leave_out: Tensor | None) -> Tensor:
+        """Judge rows of the document blocks [n], `totals` as above; return the squared errors [n]."""
         assert self.map is not None
-        errors = row_squares(self.map.miss(x, z))
+        errors = row_squares(self.map.miss(flow.x, flow.z))
         for sums, values in zip((self.errors, self.totals_y, self.totals_z), (errors, *totals), strict=True):
             counted = (
                 values if leave_out is None else values.masked_fill(leave_out.to(values.device, non_blocking=True), 0)
@@ -145,9 +171,10 @@ class Pair:
         """Moments of ordinary and sink tokens together."""
         return self.ordinary if self.sink is None else self.ordinary.merge(self.sink)
 
-    def update(self, x: Tensor, z: Tensor, sinks: Tensor | None) -> None:
+    def update(self, flow: Flow, sinks: Tensor | None) -> None:
         """Add rows to the moments; `sinks` [n] marks sink tokens, None where there are none."""
-        self.ordinary.update(x, z, leave_out=sinks)
+        x, z = flow.x, flow.z
+        self.ordinary.update(x, z, leave_out=sinks, z_norm=flow.z_norm)
         if sinks is not None:
             if self.sink is None:
                 self.sink = Moments.empty(self.d, self.d, self.device)
@@ -164,16 +191,16 @@ class Pair:
         # One center for both, so that its distances are taken once: that of the many, which sinks do not pull.
         self.heldout = HeldOut.of(self.every, blocks, self.heldout_ordinary.center)
 
-    def judge(self, x: Tensor, z: Tensor, block: Tensor, sinks: Tensor | None) -> Tensor:
+    def judge(self, flow: Flow, block: Tensor, sinks: Tensor | None) -> Tensor:
         """Judge unseen rows by both maps; return the squared errors [n] of the map of all tokens."""
         assert self.heldout is not None
         if sinks is not None and self.heldout_ordinary is None:
             # The first sinks come in the held-out part: up to here both maps had the same rows.
             self.heldout_ordinary = self.heldout.branch()
-        totals = self.heldout.totals(x, z)
+        totals = self.heldout.totals(flow)
         if self.heldout_ordinary is not None:
-            self.heldout_ordinary.update(x, z, totals, block, sinks)
-        return self.heldout.update(x, z, totals, block, None)
+            self.heldout_ordinary.update(flow, totals, block, sinks)
+        return self.heldout.update(flow, totals, block, None)
 
     def merge(self, other: Pair) -> Pair:
         """Return the pair of both sets of rows; what was judged, was by the same maps."""

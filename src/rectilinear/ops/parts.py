@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from rectilinear.core.products import raised, row_norms
 from rectilinear.ops.layers import Gatherer
-from rectilinear.ops.pair import Pair
+from rectilinear.ops.pair import Flow, Pair
 
 NAMES = ("attention", "mlp")
 
@@ -43,18 +42,18 @@ class Submodules:
             return
         rows, sinks = self._gatherer.rows, self._gatherer.sinks
         for name, source, contribution in zip(NAMES, (x, h), (a, m), strict=True):
-            x_rows, z_rows = rows.of(source), rows.of(contribution)
+            flow = Flow.adding(rows.of(source), rows.of(contribution))
+            device = flow.x.device
             if (index, name) not in self.parts:
-                self.parts[index, name] = Part(Pair(x_rows.shape[1], x_rows.device))
+                self.parts[index, name] = Part(Pair(flow.x.shape[1], device))
             part = self.parts[index, name]
-            if part.pair.device != x_rows.device:
-                part.pair = part.pair.to(x_rows.device)
+            if part.pair.device != device:
+                part.pair = part.pair.to(device)
             if rows.block is not None:
-                part.pair.judge(x_rows, z_rows, rows.block.to(x_rows.device), sinks)
-            part.pair.update(x_rows, z_rows, sinks)
-            after = row_norms(raised(x_rows) + z_rows).clamp(min=1e-30)
-            part.ratio_sum += float((row_norms(z_rows) / after).sum())
-            part.count += len(after)
+                part.pair.judge(flow, rows.block_on(device), sinks)
+            part.pair.update(flow, sinks)
+            part.ratio_sum += float((flow.z_norm / flow.y_norm.clamp(min=1e-30)).sum())
+            part.count += len(flow.z_norm)
 
     def pairs(self) -> list[Pair]:
         """Return the pair of every submodule."""

@@ -86,11 +86,13 @@ class Pass:
         if self.share.index:
             for number, batch in enumerate(islice(batches(self.pieces.fit, self.batch_tokens), opening)):
                 self._run(number, batch, None)
+            self.gatherer.finish()
             self.gatherer.fix_thresholds()
             self.empty_()
         for number, batch in enumerate(batches(self.pieces.fit, self.batch_tokens)):
             if self.share.owns(number, opening):
                 self._step(number, batch, None)
+        self.gatherer.finish()
         self.gatherer.fix_thresholds()
 
     def start_heldout(self) -> None:
@@ -116,6 +118,7 @@ class Pass:
         for number, batch in enumerate(batches(self.pieces.heldout, self.batch_tokens), self._fit_batches):
             if self.share.owns(number, 0):
                 self._step(number, batch, blocks)
+        self.gatherer.finish()
 
     def pairs(self) -> list[Pair]:
         """Return the pairs of all layers and submodules."""
@@ -133,12 +136,12 @@ class Pass:
             self._run(number, batch, blocks)
         self._tell(batch)
         if number >= self.start and self.on_batch is not None:
+            self.gatherer.finish()
             self.on_batch(number + 1, self.done)
 
     def _run(self, number: int, batch: Batch, blocks: dict[tuple[int, int], int] | None) -> None:
         self.gatherer.rows = rows_of(batch, blocks, number)
         run_batch(self.model, self.stack, batch)
-        self.gatherer.finish()
         self.heap.ends_batch()
 
     def _on_layer(self, index: int, x: torch.Tensor, y: torch.Tensor) -> None:

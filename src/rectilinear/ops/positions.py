@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -134,6 +136,32 @@ def fetch(values: Tensor) -> Callable[[], Tensor]:
 def runs_ahead(device: torch.device) -> bool:
     """Tell whether a device still computes what it has been told while the CPU goes on."""
     return device.type == "cuda"
+
+
+class SideStreams:
+    """A stream beside the model's own on each GPU: what memory limits on one runs while arithmetic limits the other.
+
+    Tensors of the model's must be held until what uses them beside it has ended.
+    """
+
+    def __init__(self) -> None:
+        self._streams: dict[torch.device, torch.cuda.Stream] = {}
+
+    def within(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Run beside the model within; on a CPU nothing changes."""
+        return torch.cuda.stream(self._streams[device]) if device in self._streams else nullcontext()
+
+    def follow(self, device: torch.device) -> None:
+        """Let what comes wait for all that the model has been told to do on a device so far."""
+        if runs_ahead(device):
+            if device not in self._streams:
+                self._streams[device] = torch.cuda.Stream(device)
+            self._streams[device].wait_stream(torch.cuda.current_stream(device))
+
+    def join(self) -> None:
+        """Let the model wait for all that runs beside it."""
+        for device, stream in self._streams.items():
+            torch.cuda.current_stream(device).wait_stream(stream)
 
 
 def check_finite(position: int, norms: Tensor, rows: Rows) -> None:

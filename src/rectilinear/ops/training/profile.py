@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from rectilinear.core.products import row_norms
 from rectilinear.data.pieces import Pieces, cut_pieces
 from rectilinear.models.stack import context_limit, decoder_stack, width
 from rectilinear.ops.layers import Gatherer, Layer
-from rectilinear.ops.pair import Pair
+from rectilinear.ops.pair import Flow, Pair
 from rectilinear.ops.passes import Pass, run_pass
 from rectilinear.ops.positions import enter
 from rectilinear.results import mean
@@ -105,11 +104,11 @@ class _Cheap(Gatherer):
 
     def on_layer(self, index: int, x: Tensor, y: Tensor) -> None:
         (x_rows, x_norm), (y_rows, y_norm) = enter(index, x, self.rows), enter(index + 1, y, self.rows)
-        z_rows = y_rows.to(x_rows.device) - x_rows
+        flow = Flow.between(x_rows, y_rows.to(x_rows.device))
         layer = self.layers[index]
         if layer is None:
             layer = self.layers[index] = Layer(Pair(x_rows.shape[1], x_rows.device))
-        layer.add_geometry(x_norm, y_norm, row_norms(z_rows).cpu())
+        layer.add_geometry(x_norm, y_norm, flow.z_norm.cpu())
         if self.rows.block is not None:
-            layer.pair.judge(x_rows, z_rows, self.rows.block_on(x_rows.device), None)
-        layer.pair.update(x_rows, z_rows, None)
+            layer.pair.judge(flow, self.rows.block_on(x_rows.device), None)
+        layer.pair.update(flow, None)
