@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ def eval_rows(result: EvalResult) -> list[dict[str, Any]]:
 
     Of tasks the values and their errors (`arc_easy_acc`, `arc_easy_acc_stderr`).
     """
-    return [flat(clean(dataclasses.asdict(row))) | _tasks(row) for row in result.rows]
+    return [flat(clean(row)) | _tasks(row) for row in result.rows]
 
 
 def eval_csv(result: EvalResult) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +87,7 @@ def trace_rows(result: TraceResult) -> list[dict[str, Any]]:
     for point in result.points:
         name = point.name.encode("utf-8", "replace").decode()  # a folder's may hold a lone surrogate
         for layer in point.layers:
-            rows.append({"step": point.step, "checkpoint": name, **flat(clean(dataclasses.asdict(layer)))})
+            rows.append({"step": point.step, "checkpoint": name, **flat(clean(layer))})
     return rows
 
 

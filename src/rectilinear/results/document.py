@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import shutil
@@ -18,13 +19,15 @@ def mean(values: Any) -> float | None:
 
 
 def clean(value: Any) -> Any:
-    """Return `value` with tuples as lists and non-finite floats as None, ready for strict JSON."""
+    """Return `value` with dataclasses as dicts, tuples as lists, non-finite floats as None, ready for strict JSON."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
         return {str(k): clean(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [clean(v) for v in value]
+    if dataclasses.is_dataclass(value):
+        return {f.name: clean(getattr(value, f.name)) for f in dataclasses.fields(value)}
     return value
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,7 +172,7 @@ class EvalResult(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document: schema, kind, provenance, warnings, reference, models."""
-        body = clean(dataclasses.asdict(self))
+        body = clean(self)
         order = ("provenance", "warnings", "reference", "models")
         return {"schema": SCHEMA, "kind": "eval", **{key: body[key] for key in order}}
 

@@ -93,7 +93,7 @@ class FinetuneResult:
             name: {kind: dataclasses.asdict(self.change(name, kind)) for kind in KINDS}
             for name in ("score", "increment")
         }
-        body = clean(dataclasses.asdict(self))
+        body = clean(self)
         body["seeds"] = [
             {**document, "delta": seed.delta.to_dict()}
             for document, seed in zip(body["seeds"], self.seeds, strict=True)

@@ -69,7 +69,7 @@ class HealResult(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of heal.json: schema, kind, and the fields."""
-        body = clean(dataclasses.asdict(self))
+        body = clean(self)
         body["plan"] = self.plan.to_dict()
         spent = {"steps": self.steps, "tokens": self.tokens, "seconds": self.seconds}
         return {"schema": SCHEMA, "kind": "heal", **body, "spent": spent, "recovered": self.recovered}

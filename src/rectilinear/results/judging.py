@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,7 +76,7 @@ class JudgeResult(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of judge.json: schema, kind, and the fields."""
-        return {"schema": SCHEMA, "kind": "judge", **clean(dataclasses.asdict(self))}
+        return {"schema": SCHEMA, "kind": "judge", **clean(self)}
 
     def to_json(self) -> str:
         """Return the document as indented JSON; NaN never appears."""

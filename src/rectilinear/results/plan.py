@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -39,7 +38,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of plan.json."""
-        return {"schema": SCHEMA, "kind": "plan", **clean(dataclasses.asdict(self))}
+        return {"schema": SCHEMA, "kind": "plan", **clean(self)}
 
     def to_json(self) -> str:
         """Return the document as indented JSON."""
@@ -98,7 +97,7 @@ class PruneResult(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document: schema, kind, and the fields."""
-        body = clean(dataclasses.asdict(self))
+        body = clean(self)
         body["plan"] = self.plan.to_dict()
         body["tried"] = [{"layers": list(layers), "verdict": verdict} for layers, verdict in self.tried]
         return {"schema": SCHEMA, "kind": "prune", **body}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,7 +60,7 @@ class PretrainResult(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of pretrain.json: schema, kind, and the fields."""
-        return {"schema": SCHEMA, "kind": "pretrain", **clean(dataclasses.asdict(self))}
+        return {"schema": SCHEMA, "kind": "pretrain", **clean(self)}
 
     def to_json(self) -> str:
         """Return the document as indented JSON; NaN never appears."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +77,7 @@ class ProbeResult(Drawn):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document: schema, kind, and the fields, with each curve's best position and mean."""
-        body = clean(dataclasses.asdict(self))
+        body = clean(self)
         for document, curve in zip(body["curves"], self.curves, strict=True):
             document |= {"best": curve.best.position, "mean": curve.mean}
         return {"schema": SCHEMA, "kind": "probe", **body}

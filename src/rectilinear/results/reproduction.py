@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,7 +99,7 @@ class ReproductionResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document: schema, kind, and the fields."""
-        return {"schema": SCHEMA, "kind": "reproduction", **clean(dataclasses.asdict(self))}
+        return {"schema": SCHEMA, "kind": "reproduction", **clean(self)}
 
     def to_json(self) -> str:
         """Return the document as indented JSON; NaN never appears."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,19 +145,21 @@ class ScanResult(Drawn):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document: schema, kind, provenance, summary, warnings, passage, layers."""
-        return {
-            "schema": SCHEMA,
-            "kind": "scan",
-            "provenance": self.provenance,
-            "summary": self.summary(),
-            "warnings": list(self.warnings),
-            "passage": None if self.passage is None else dataclasses.asdict(self.passage),
-            "layers": [clean(dataclasses.asdict(layer)) for layer in self.layers],
-        }
+        return clean(
+            {
+                "schema": SCHEMA,
+                "kind": "scan",
+                "provenance": self.provenance,
+                "summary": self.summary(),
+                "warnings": self.warnings,
+                "passage": self.passage,
+                "layers": self.layers,
+            }
+        )
 
     def to_json(self) -> str:
         """Return the document as indented JSON; NaN never appears."""
-        return json.dumps(clean(self.to_dict()), indent=1, allow_nan=False, ensure_ascii=True)
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False, ensure_ascii=True)
 
     def summary(self) -> dict[str, Any]:
         """Return means over layers of the scores, the norm ratio and the cosine."""

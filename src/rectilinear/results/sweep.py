@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +56,7 @@ class SweepResult(Drawn):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document: schema, kind, and the fields."""
-        return {"schema": SCHEMA, "kind": "sweep", **clean(dataclasses.asdict(self))}
+        return {"schema": SCHEMA, "kind": "sweep", **clean(self)}
 
     def to_json(self) -> str:
         """Return the document as indented JSON; NaN never appears."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +82,7 @@ class TraceResult(Drawn):
             "kind": "trace",
             "provenance": self.provenance,
             "warnings": list(self.warnings),
-            "checkpoints": [clean(dataclasses.asdict(point)) for point in self.points],
+            "checkpoints": [clean(point) for point in self.points],
         }
 
     def to_json(self) -> str:
