@@ -90,6 +90,8 @@ def lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
     yield "batches", f"{forecast.batches:,}, more where documents are short" if known else "as many as the text fills"
     yield "weights", f"{_size(forecast.weights_bytes)} in {forecast.dtype}"
     yield "moments", f"{_size(forecast.moments_bytes)}; with sinks {_size(forecast.moments_bytes_most)}"
+    if forecast.spilled_bytes_most:
+        yield "in files", f"{_size(forecast.spilled_bytes)} of them; with sinks {_size(forecast.spilled_bytes_most)}"
     if forecast.pairs_bytes:
         yield "pairs", _size(forecast.pairs_bytes)
     if forecast.kept_bytes:

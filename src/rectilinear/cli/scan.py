@@ -89,6 +89,14 @@ def scan(
     pairs_memory: Annotated[
         float, typer.Option(help="GiB that the products for --pairs may take; it limits the longest span.", min=0.0)
     ] = 4.0,
+    moments_memory: Annotated[
+        float | None,
+        typer.Option(
+            help="GiB of moments that stay in memory: the rest lies in files beside OUT, which takes longer. On a CPU.",
+            show_default="all",
+            min=0.0,
+        ),
+    ] = None,
     layers: Annotated[
         str | None,
         typer.Option(help="Which layers to measure, from 0, as 12-17,20 (both ends count).", show_default="all"),
@@ -170,10 +178,15 @@ def scan(
         from rectilinear.cli.dry import tell
 
         shown = ", ".join(source.id for source in sources.values())
-        tell(model, loading, {**sizes, "keep_moments": keep_moments}, text=shown, out=target, json=json)
+        more = {"keep_moments": keep_moments, "moments_memory": moments_memory}
+        tell(model, loading, sizes | more, text=shown, out=target, json=json)
         return
     hold(target if first else None)
     wishes = {**sizes, "sink_multiple": sink_multiple, "seed": seed}
+    if moments_memory is not None:
+        from rectilinear.ops.spill import Spill
+
+        wishes["spill"] = Spill(moments_memory, Path() if target is None else target.absolute().parent)
     facts = {"model": model, "command": typed()}
     work = Work(model, loading, sources, wishes, facts, target if first else None, force, json)
     if share is not None:

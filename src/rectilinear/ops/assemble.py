@@ -33,11 +33,17 @@ def layer_results(
     # A layer's outputs are the next layer's inputs, but for the last one: their moments are at hand.
     outputs = [layer.outputs or layers[row + 1].pair.ordinary for row, layer in enumerate(layers)]
     device = layers[0].pair.device
+
+    def solve(pair: tuple[Layer, Moments]) -> _Solved:
+        figures = _Solved.of(*pair, seed)
+        gatherer.release()
+        return figures
+
     with ThreadPoolExecutor(1) as pool:  # a GPU solves beside the CPU, where the samples are
         dimensions = pool.submit(spread, _dimension, layers, CPU)
         if device == CPU:
             dimensions.result()
-        solved = spread(lambda pair: _Solved.of(*pair, seed), list(zip(layers, outputs, strict=True)), device)
+        solved = spread(solve, list(zip(layers, outputs, strict=True)), device)
     results = []
     for index, layer, figures, dimension in zip(gatherer.measured, layers, solved, dimensions.result(), strict=True):
         norms = gatherer.positions[index + 1].norms

@@ -33,7 +33,8 @@ class Forecast:
     window: the longest context, as it will be. batches: forward passes, if every document fills its windows; None
     where all tokens are read. weights_bytes: of the model in its precision `dtype`. moments_bytes: of what the scan
     keeps in any case; moments_bytes_most: with sink tokens in every layer. kept_bytes, kept_bytes_most: the same of the
-    files that are kept on disk, 0 where none are. pairs_bytes: of the products of all positions, if spans are measured.
+    files that are kept on disk, 0 where none are. spilled_bytes, spilled_bytes_most: of the moments, what lies in files
+    because memory is bounded. pairs_bytes: of the products of all positions, if spans are measured.
     """
 
     layers: int
@@ -48,6 +49,8 @@ class Forecast:
     moments_bytes_most: int
     kept_bytes: int = 0
     kept_bytes_most: int = 0
+    spilled_bytes: int = 0
+    spilled_bytes_most: int = 0
     measured: int = 0
     pairs_bytes: int = 0
 
@@ -65,11 +68,12 @@ def forecast(
     pairs: bool = False,
     pairs_memory: float = 4.0,
     keep_moments: bool = False,
+    moments_memory: float | None = None,
     device: str = "cpu",
 ) -> Forecast:
     """Return what `scan` with these options would take; `model` may be on the meta device (`models.load.skeleton`).
 
-    device: the kind that it would run on.
+    device: the kind that it would run on. moments_memory: GiB of moments that stay in memory, None for all.
 
     Raises what `scan` would: ModelError where the decoder stack is not found, TextError for a bad option.
     """
@@ -83,6 +87,8 @@ def forecast(
     # Of a layer whose outputs are no measured layer's inputs, as the last one's.
     outputs = sum(i + 1 not in measured for i in measured) * _nbytes(Moments.empty(d, 0, "meta"))
     kept = fitted * (group + linear_map)
+    room = math.inf if moments_memory is None else moments_memory * 2**30
+    spilled, spilled_most = (int(max(many * fitted * group + outputs - room, 0)) for many in (1, 2))
     # Of x^T x the lower triangle; apart for the tokens that fit and those that judge.
     on_disk = keep_moments * count * (2 if holdout else 1) * (group - 4 * d * (d - 1))
     batches = per_d = None
@@ -104,6 +110,8 @@ def forecast(
         moments_bytes_most=2 * kept + outputs,
         kept_bytes=on_disk,
         kept_bytes_most=2 * on_disk,
+        spilled_bytes=spilled,
+        spilled_bytes_most=spilled_most,
         measured=len(measured),
         pairs_bytes=SETS * Grams.blocks(count + 1, widest(count, d, pairs_memory)) * 8 * d * d if pairs else 0,
     )
@@ -142,7 +150,8 @@ def bytes_by_device(
     that the devices have free now. `model` may be on the meta device.
     """
     if device != "balanced":
-        return {device: {"weights": told.weights_bytes, "moments": told.moments_bytes_most + told.pairs_bytes}}
+        moments = told.moments_bytes_most - told.spilled_bytes_most + told.pairs_bytes
+        return {device: {"weights": told.weights_bytes, "moments": moments}}
     from accelerate import infer_auto_device_map
     from accelerate.utils import get_balanced_memory
 

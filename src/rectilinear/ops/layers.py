@@ -22,6 +22,7 @@ from rectilinear.ops.pairs import Spans
 from rectilinear.ops.passage import Kept
 from rectilinear.ops.positions import Position, Rows, Seen, SideStreams, check_finite, fetch, runs_ahead
 from rectilinear.ops.sinks import NamedSinks
+from rectilinear.ops.spill import Spill
 
 TRIGGERS = 20  # worst tokens kept per layer
 SAMPLE = 1024  # rows used per layer for the intrinsic dimension
@@ -147,6 +148,7 @@ class Gatherer:
         self.spans: Spans | None = None
         self.passage = Kept()
         self.keeper: Keeper | None = None
+        self.spill: Spill | None = None
         self.kinds: Kinds | None = None
         self._multiple = sink_multiple
         self._sample_per_batch = sample_per_batch
@@ -215,6 +217,7 @@ class Gatherer:
         layer.pair.update(flow, sinks)
         if layer.outputs is not None:
             layer.outputs.update(here, here[:, :0], leave_out=sinks)
+        self.hold(layer.pair, layer.outputs)
         if self.spans is not None:
             self.spans.take(index, raised(source.rows), raised(target.rows), sinks, heldout=rows.block is not None)
         chosen = self._chosen(rows.batch, len(here), sinks)
@@ -229,6 +232,19 @@ class Gatherer:
                 self._kinds = self.kinds(rows.token)
             layer.add_errors(errors(), z_norm, sinks, rows, self._kinds)
             self.passage.take(rows, errors(), z_norm, sinks)
+
+    def hold(self, pair: Pair, outputs: Moments | None = None) -> None:
+        """Let moments that were added to lie where there is room for them."""
+        if self.spill is not None:
+            for moments in (pair.ordinary, pair.sink, outputs):
+                if moments is not None:
+                    self.spill.hold(moments)
+        self.release()
+
+    def release(self) -> None:
+        """Let go of the memory of moments that lie in files, until they are looked at again."""
+        if self.spill is not None:
+            self.spill.release()
 
     def pairs(self) -> list[Pair]:
         """Return the (x, z) pair of every layer."""

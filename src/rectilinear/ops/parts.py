@@ -52,6 +52,7 @@ class Submodules:
             if rows.block is not None:
                 part.pair.judge(flow, rows.block_on(device), sinks)
             part.pair.update(flow, sinks)
+            self._gatherer.hold(part.pair)
             part.ratio_sum += float((flow.z_norm / flow.y_norm.clamp(min=1e-30)).sum())
             part.count += len(flow.z_norm)
 

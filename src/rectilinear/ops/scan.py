@@ -27,6 +27,7 @@ from rectilinear.ops.parts import Submodules
 from rectilinear.ops.passes import Pass, Progress, run_pass, usual_batch
 from rectilinear.ops.ranks import Ranks
 from rectilinear.ops.resume import Checkpoints
+from rectilinear.ops.spill import Spill
 from rectilinear.results import ScanResult
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def scan(
     layers: str | Iterable[int] | None = None,
     seed: int = 0,
     keep_moments: str | Path | None = None,
+    spill: Spill | None = None,
     provenance: dict[str, Any] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_gathered: Callable[[Gatherer], None] | None = None,
@@ -72,7 +74,8 @@ def scan(
     16,384. A token is a sink where its stream norm is above `sink_multiple` times
     the median. `submodules` scores attention and MLP apart. `pairs` fits every span of layers as one map, on ordinary
     tokens, up to the length that `pairs_memory` GiB of products allow. `keep_moments` is a new or empty folder for the
-    moments of all layers; `Maps.load` and `KeptMoments` read them from a saved result. `provenance` entries are added
+    moments of all layers; `Maps.load` and `KeptMoments` read them from a saved result. `spill` bounds the memory that
+    moments take. `provenance` entries are added
     to the result's. `on_gathered` is handed the moments that the result comes from. `ranks` (`ranks_here`) are the
     processes that share the batches: each calls `scan` alike, and has the result in the end. `checkpoints` says where
     the scan's state is kept on the way; one that is there is taken up, and the result is that of a scan in one go.
@@ -99,6 +102,7 @@ def scan(
         layers_path=layers_path,
         layers=layers,
         seed=seed,
+        spill=spill,
         provenance=provenance,
     )
     if keep_moments is not None:
@@ -162,6 +166,7 @@ def ready(
     layers_path: str | None = None,
     layers: str | Iterable[int] | None = None,
     seed: int = 0,
+    spill: Spill | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> Work:
     """Cut the text and make what gathers, before any token passes through the model; options and errors of `scan`."""
@@ -176,10 +181,13 @@ def ready(
     elif pieces is None:
         pieces, window, notes = cut_for(model, tokenizer, texts, tokens=tokens, window=window, holdout=holdout)
 
+    if spill is not None and model.device.type == "cuda":
+        raise ModelError("expected a model on the CPU with a bound on the memory of moments, got it on a GPU")
     batch_tokens = batch_tokens or usual_batch(model.device.type)
     sample = math.ceil(SAMPLE / math.ceil(pieces.tokens / batch_tokens))
     measured = chosen_layers(layers, len(stack))
     gatherer = Gatherer(len(stack), sink_multiple=sink_multiple, sample_per_batch=sample, seed=seed, measured=measured)
+    gatherer.spill = spill
     gatherer.kinds = None if tokenizer is None else Kinds(tokenizer)
     parts = Submodules(gatherer, [type(module).__name__ for module in stack]) if submodules else None
     if pairs and len(measured) < len(stack):
