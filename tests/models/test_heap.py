@@ -33,7 +33,7 @@ def test_what_is_freed_is_kept_within_and_given_back_after() -> None:
 
 
 @glibc
-def test_what_is_free_beyond_what_was_free_at_first_is_given_back() -> None:
+def test_what_is_free_beyond_what_layers_take_is_given_back() -> None:
     kept = heap.Heap()
     with kept.keeping():
         come_and_go(12)
@@ -41,40 +41,37 @@ def test_what_is_free_beyond_what_was_free_at_first_is_given_back() -> None:
         kept.bound()  # before a batch has ended nothing is too much
         assert heap.resident() == before
         kept.ends_batch()
-        kept.give_back()
-        bare, room = heap.resident(), int(kept._room)
-        assert before - bare > 150 * MIB and room > 150 * MIB
-        come_and_go(room // BLOCK - 1)
-        for _ in range(heap.SELDOM):
+        bare = heap.resident()
+        assert before - bare > 150 * MIB
+        for _ in range(heap.TAKEN):
+            come_and_go(8)
             kept.bound()
-        assert heap.resident() - bare > room - 3 * BLOCK
-        come_and_go(room // BLOCK + 2)
+        taken = heap.resident() - bare
+        assert taken > 7 * BLOCK
+        come_and_go(9)
         kept.bound()
-        assert heap.resident() - bare < 20 * MIB and int(kept._room) == room
+        assert heap.resident() - bare >= taken
+        come_and_go(14)
+        kept.bound()
+        assert heap.resident() - bare < 20 * MIB
 
 
 @glibc
-def test_room_that_is_too_little_grows() -> None:
-    kept = heap.Heap()
-    with kept.keeping():
-        kept.ends_batch()
-        kept.give_back()
-        room = kept._room
-        for _ in range(2):
-            come_and_go(int(kept._room) // BLOCK + 2)
-            kept.bound()
-    assert kept._room > room
-
-
-@glibc
-def test_a_process_that_has_grown_by_much_gives_back_before_it_is_known_what_a_batch_takes() -> None:
+def test_layers_that_take_more_are_given_more_room() -> None:
     kept = heap.Heap()
     with kept.keeping():
         kept.ends_batch()
         bare = heap.resident()
-        come_and_go(-(-bare // (4 * BLOCK)))
-        kept.bound()
-        assert heap.resident() - bare < 20 * MIB
+        rooms = []
+        for count in (4, 8):
+            for _ in range(heap.TAKEN + 1):
+                come_and_go(count)
+                kept.bound()
+            rooms.append(heap.resident() - bare)
+            come_and_go(2 * count)
+            kept.bound()
+            assert heap.resident() - bare < 20 * MIB
+    assert rooms[0] > 3 * BLOCK and rooms[1] > 7 * BLOCK
 
 
 def test_elsewhere_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,8 @@ from typing import Any
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 MMAP, TRIM = 32 << 20, 64 << 20  # bytes
 KEPT = 256 << 20  # bytes free at the heap's top before any go back: what a batch frees
-ROOM, LEAST_ROOM = 1.0, 64 << 20  # times what the first batch leaves free; bytes
-SELDOM, MORE = 4, 1.05  # layers: what goes back more often is too little room, which grows to so many times as much
-GROWN = 1.15  # times what the process was after the first batch: until then nothing needs to be known
+TAKEN = 2  # layers that show how much is taken where nothing was free
+ROOM = 1.25  # times that much may be free
 
 
 class Heap:
@@ -25,14 +24,12 @@ class Heap:
     A layer and what is gathered from it free more than glibc keeps: each layer's memory would go back to the system and
     be zeroed for the next, which costs an eighth of a forward pass of a small model. Kept, it is not always found
     again: an aligned block does not fit where one of its size has been, and the heap grows. So what is free goes back
-    when the process has grown by a seventh since the first batch, and at the fits; from then on when it has grown by
-    what that batch left free.
+    after the first batch, at the fits, and whenever there is a quarter more than what the first layers after the last time took.
     """
 
     def __init__(self) -> None:
-        # Bytes that are resident after the first batch; that may be free at a time; resident when nothing was free.
-        self._first = self._least = 0
-        self._room = 0.0
+        # Bytes that are resident when nothing is free, 0 until a batch has ended; that the next layers take then.
+        self._least = self._taken = 0
         self._layers = 0  # since free memory was given back
 
     @contextmanager
@@ -48,24 +45,24 @@ class Heap:
 
     def bound(self) -> None:
         """Give back what is free where there is too much of it; to be called after each layer."""
-        if self._first:
-            limit = self._least + self._room if self._least else GROWN * self._first
-            self._layers += 1
-            if resident() > limit:
-                if self._layers < SELDOM:
-                    self._room *= MORE
-                self._layers = 0
-                self.give_back()
+        if not self._least:
+            return
+        self._layers += 1
+        taken = resident() - self._least
+        if self._layers <= TAKEN:
+            self._taken = max(self._taken, taken)
+        elif taken > ROOM * self._taken:
+            self.give_back()
 
     def ends_batch(self) -> None:
-        """Note how far a batch takes the process, with what it leaves free."""
-        if not self._first:
-            self._first, self._room = resident(), max(ROOM * free(), LEAST_ROOM)
+        """Begin with the bounds when the first batch has ended."""
+        if not self._least:
+            self.give_back()
 
     def give_back(self) -> None:
         """Give the system back what is free, also between what is in use, where other work may not fit."""
         _ask("malloc_trim", 0)
-        self._least = resident()
+        self._least, self._layers = resident(), 0
 
 
 def resident() -> int:
@@ -74,24 +71,6 @@ def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
     except OSError:
         return 0
-
-
-class _Info(ctypes.Structure):
-    """What mallinfo2 tells, in bytes or numbers of blocks."""
-
-    _fields_ = tuple(
-        (name, ctypes.c_size_t)
-        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
-    )
-
-
-def free() -> int:
-    """Return the bytes that are free in the heap, whether they lie in memory or not; 0 where that is not told."""
-    told = _of_glibc("mallinfo2")
-    if told is None:  # as of glibc before 2.33
-        return 0
-    told.restype = _Info
-    return int(told().fordblks)
 
 
 def _ask(function: str, *numbers: int) -> None:
