@@ -24,7 +24,8 @@ class Heap:
     A layer and what is gathered from it free more than glibc keeps: each layer's memory would go back to the system and
     be zeroed for the next, which costs an eighth of a forward pass of a small model. Kept, it is not always found
     again: an aligned block does not fit where one of its size has been, and the heap grows. So what is free goes back
-    after the first batch, at the fits, and whenever there is a quarter more than what the first layers after the last time took.
+    after the first batch, at the fits, and whenever the process has grown by a quarter more than the first layers after
+    the last time took.
     """
 
     def __init__(self) -> None:
