@@ -33,7 +33,7 @@ def test_what_is_freed_is_kept_within_and_given_back_after() -> None:
 
 
 @glibc
-def test_what_is_free_beyond_what_layers_take_is_given_back() -> None:
+def test_the_first_batch_leaves_nothing_free() -> None:
     kept = heap.Heap()
     with kept.keeping():
         come_and_go(12)
@@ -41,37 +41,45 @@ def test_what_is_free_beyond_what_layers_take_is_given_back() -> None:
         kept.bound()  # before a batch has ended nothing is too much
         assert heap.resident() == before
         kept.ends_batch()
-        bare = heap.resident()
-        assert before - bare > 150 * MIB
-        for _ in range(heap.TAKEN):
-            come_and_go(8)
-            kept.bound()
-        taken = heap.resident() - bare
-        assert taken > 7 * BLOCK
-        come_and_go(9)
-        kept.bound()
-        assert heap.resident() - bare >= taken
-        come_and_go(14)
-        kept.bound()
-        assert heap.resident() - bare < 20 * MIB
+        assert before - heap.resident() > 150 * MIB
 
 
-@glibc
-def test_layers_that_take_more_are_given_more_room() -> None:
-    kept = heap.Heap()
-    with kept.keeping():
-        kept.ends_batch()
-        bare = heap.resident()
-        rooms = []
-        for count in (4, 8):
-            for _ in range(heap.TAKEN + 1):
-                come_and_go(count)
-                kept.bound()
-            rooms.append(heap.resident() - bare)
-            come_and_go(2 * count)
+class Process:
+    """A process of so many bytes, of which 1,000 are in use."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.bytes, self.returns = 1000, 0
+        monkeypatch.setattr(heap, "resident", lambda: self.bytes)
+        monkeypatch.setattr(heap, "_ask", self.asked)
+
+    def asked(self, function: str, *numbers: int) -> None:
+        if function == "malloc_trim":
+            self.bytes, self.returns = 1000, self.returns + 1
+
+    def grown(self, kept: heap.Heap, *sizes: int) -> list[int]:
+        """Return how often memory went back after each layer that left the process at one of these sizes."""
+        returns = []
+        for self.bytes in sizes:
             kept.bound()
-            assert heap.resident() - bare < 20 * MIB
-    assert rooms[0] > 3 * BLOCK and rooms[1] > 7 * BLOCK
+            returns.append(self.returns)
+        return returns
+
+
+def test_a_quarter_more_than_layers_take_may_be_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    process, kept = Process(monkeypatch), heap.Heap()
+    assert process.grown(kept, 1900, 5000) == [0, 0]
+    kept.ends_batch()
+    assert process.grown(kept, 1060, 1100, 1120, 1125, 1126) == [1, 1, 1, 1, 2]
+    assert process.grown(kept, 1040, 1050, 1125, 1126) == [2, 2, 2, 3]
+    kept.ends_batch()  # of later batches nothing is asked
+    assert process.returns == 3
+
+
+def test_layers_that_take_more_are_given_more_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    process, kept = Process(monkeypatch), heap.Heap()
+    kept.ends_batch()
+    assert process.grown(kept, 1100, 1100, 1200) == [1, 1, 2]
+    assert process.grown(kept, 1200, 1200, 1250, 1251) == [2, 2, 2, 3]
 
 
 def test_elsewhere_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
