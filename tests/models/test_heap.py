@@ -50,6 +50,7 @@ class Process:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.bytes, self.returns = 1000, 0
         monkeypatch.setattr(heap, "resident", lambda: self.bytes)
+        monkeypatch.setattr(heap, "LEAST_ROOM", 30)
         monkeypatch.setattr(heap, "_ask", self.asked)
 
     def asked(self, function: str, *numbers: int) -> None:
@@ -78,8 +79,9 @@ def test_a_quarter_more_than_layers_take_may_be_free(monkeypatch: pytest.MonkeyP
 def test_layers_that_take_more_are_given_more_room(monkeypatch: pytest.MonkeyPatch) -> None:
     process, kept = Process(monkeypatch), heap.Heap()
     kept.ends_batch()
-    assert process.grown(kept, 1100, 1100, 1200) == [1, 1, 2]
-    assert process.grown(kept, 1200, 1200, 1250, 1251) == [2, 2, 2, 3]
+    assert process.grown(kept, 1000, 1000, 1030, 1031) == [1, 1, 1, 2]
+    assert process.grown(kept, 1100, 1100, 1200) == [2, 2, 3]
+    assert process.grown(kept, 1200, 1200, 1250, 1251) == [3, 3, 3, 4]
 
 
 def test_elsewhere_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:

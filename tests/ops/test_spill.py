@@ -103,8 +103,10 @@ def test_a_full_disk_is_one_line_and_nothing_stays(model, tmp_path, monkeypatch)
 
 def test_moments_on_a_gpu_are_not_moved(model, tmp_path, monkeypatch):
     monkeypatch.setattr(type(model), "device", property(lambda self: torch.device("cuda", 0)))
-    with pytest.raises(rectilinear.ModelError, match="expected a model on the CPU with a bound on the memory"):
+    with pytest.raises(rectilinear.ModelError, match=r"expected a model on the CPU with a bound .* got it on cuda"):
         scanned(model, spill=Spill(0, tmp_path))
+    with pytest.raises(rectilinear.ModelError, match="got it on balanced"):
+        forecast(model, moments_memory=1, device="balanced")
 
 
 def test_the_command_bounds_the_memory_of_whole_scans_and_of_shards(model, tmp_path):

@@ -15,7 +15,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 MMAP, TRIM = 32 << 20, 64 << 20  # bytes
 KEPT = 256 << 20  # bytes free at the heap's top before any go back: what a batch frees
 TAKEN = 2  # layers that show how much is taken where nothing was free
-ROOM = 1.25  # times that much may be free
+ROOM, LEAST_ROOM = 1.25, 64 << 20  # times that much may be free; bytes that may be in any case
 
 
 class Heap:
@@ -52,7 +52,7 @@ class Heap:
         taken = resident() - self._least
         if self._layers <= TAKEN:
             self._taken = max(self._taken, taken)
-        elif taken > ROOM * self._taken:
+        elif taken > max(ROOM * self._taken, LEAST_ROOM):
             self.give_back()
 
     def ends_batch(self) -> None:

@@ -17,6 +17,7 @@ from rectilinear.errors import TextError
 from rectilinear.models.stack import context_limit, decoder_stack, width
 from rectilinear.ops.pairs import SETS, widest
 from rectilinear.ops.passes import usual_batch
+from rectilinear.ops.spill import check_place
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -87,6 +88,8 @@ def forecast(
     # Of a layer whose outputs are no measured layer's inputs, as the last one's.
     outputs = sum(i + 1 not in measured for i in measured) * _nbytes(Moments.empty(d, 0, "meta"))
     kept = fitted * (group + linear_map)
+    if moments_memory is not None:
+        check_place(device)
     room = math.inf if moments_memory is None else moments_memory * 2**30
     spilled, spilled_most = (int(max(many * fitted * group + outputs - room, 0)) for many in (1, 2))
     # Of x^T x the lower triangle; apart for the tokens that fit and those that judge.

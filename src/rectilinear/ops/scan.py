@@ -27,7 +27,7 @@ from rectilinear.ops.parts import Submodules
 from rectilinear.ops.passes import Pass, Progress, run_pass, usual_batch
 from rectilinear.ops.ranks import Ranks
 from rectilinear.ops.resume import Checkpoints
-from rectilinear.ops.spill import Spill
+from rectilinear.ops.spill import Spill, check_place
 from rectilinear.results import ScanResult
 
 if TYPE_CHECKING:
@@ -181,8 +181,8 @@ def ready(
     elif pieces is None:
         pieces, window, notes = cut_for(model, tokenizer, texts, tokens=tokens, window=window, holdout=holdout)
 
-    if spill is not None and model.device.type == "cuda":
-        raise ModelError("expected a model on the CPU with a bound on the memory of moments, got it on a GPU")
+    if spill is not None:
+        check_place(model.device.type)
     batch_tokens = batch_tokens or usual_batch(model.device.type)
     sample = math.ceil(SAMPLE / math.ceil(pieces.tokens / batch_tokens))
     measured = chosen_layers(layers, len(stack))

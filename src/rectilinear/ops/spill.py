@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rectilinear.core.moments import Moments
+from rectilinear.errors import ModelError
 from rectilinear.files import writing
 
 KEEPING = "keep moments in"  # what a full disk hinders
@@ -67,6 +68,12 @@ class Spill:
         moved = torch.frombuffer(place, dtype=values.dtype).view(values.shape).copy_(values)
         self._mapped[moved.data_ptr()] = weakref.ref(moved), place
         return moved
+
+
+def check_place(device: str) -> None:
+    """Raise ModelError for a kind of device whose moments cannot lie in files."""
+    if device.startswith(("cuda", "balanced")):
+        raise ModelError(f"expected a model on the CPU with a bound on the memory of moments, got it on {device}")
 
 
 def _nbytes(moments: Moments) -> int:
