@@ -6,7 +6,7 @@ import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from rectilinear.errors import ResultError
 from rectilinear.files import writing
@@ -15,10 +15,6 @@ from rectilinear.ops.state import load_state, save_state, state_facts
 if TYPE_CHECKING:
     from rectilinear.ops.scan import Work
 
-SAME = (  # what a scan must have in common with the one it goes on from, of a result's facts
-    *("fingerprint", "tokenizer_fingerprint", "dtype", "windows", "window", "holdout"),
-    *("sink_multiple", "submodules", "seed"),
-)
 NAME = "after-{:08}-batches"
 MOMENTS = "moments"  # of the fit part, where a scan keeps its moments
 
@@ -61,7 +57,7 @@ class Checkpoints:
             tokens, before = int(facts["tokens"]), float(facts["seconds"])
         except (KeyError, TypeError, ValueError) as error:
             raise ResultError(f"the state in {last} is damaged: remove {self.folder} and start again") from error
-        same = _same(work)
+        same = work.same()
         unlike = [name for name, value in same.items() if known.get(name) != value]
         if unlike:
             said = ", ".join(f"{name} {known.get(name)}, not {same[name]}" for name in unlike)
@@ -79,7 +75,7 @@ class Checkpoints:
             return
         target = self.folder / NAME.format(batches)
         part = self.folder / f".{target.name}"
-        facts = {"same": _same(work), "batches": batches, "tokens": tokens, "seconds": self.seconds}
+        facts = {"same": work.same(), "batches": batches, "tokens": tokens, "seconds": self.seconds}
         try:
             shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
             with writing(target):
@@ -93,14 +89,3 @@ class Checkpoints:
             if old != target:
                 shutil.rmtree(old, ignore_errors=True)
         self.tokens, self._last = tokens, time.monotonic()
-
-
-def _same(work: Work) -> dict[str, Any]:
-    """Return what decides a scan's figures, as JSON gives it back."""
-    spans = work.gatherer.spans
-    return {
-        **{name: work.facts[name] for name in SAME},
-        "span": None if spans is None else spans.width,
-        "layers": list(work.gatherer.measured),
-        "batch_tokens": work.batch_tokens,
-    }

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PAIRS_MEMORY = 4.0  # GiB
+DECIDING = (  # of a result's facts
+    *("fingerprint", "tokenizer_fingerprint", "dtype", "tokens", "windows", "window", "holdout"),
+    *("sink_multiple", "submodules", "seed"),
+)
 
 
 def scan(
@@ -139,6 +143,16 @@ class Work:
     parts: Submodules | None
     facts: dict[str, Any]
     notes: list[str]
+
+    def same(self) -> dict[str, Any]:
+        """Return what decides the figures: what a scan and what it goes on from, or its shards, have in common."""
+        spans = self.gatherer.spans
+        return {
+            **{name: self.facts[name] for name in DECIDING},
+            "span": None if spans is None else spans.width,
+            "measured": list(self.gatherer.measured),
+            "batch_tokens": self.batch_tokens,
+        }
 
     def passed(self, share: Share, on_progress: Callable[[Progress], None] | None) -> Pass:
         """Return the pass over a share of the text."""

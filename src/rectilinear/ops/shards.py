@@ -24,7 +24,7 @@ from rectilinear.ops.pairs import Spans
 from rectilinear.ops.parts import Submodules
 from rectilinear.ops.passes import Progress
 from rectilinear.ops.provenance import run_facts
-from rectilinear.ops.scan import Work, ready
+from rectilinear.ops.scan import ready
 from rectilinear.ops.state import load_state, save_state
 from rectilinear.results import SCHEMA, ScanResult
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 KIND, DOCUMENT, TOKENIZER = "shard", "shard.json", "tokenizer"
 PARTS = {"fit": "the fit part", "heldout": "the held-out part"}  # a folder each
-SAME = {  # what shards of one scan agree in, and how it is called
+CALLED = {  # what shards of one scan agree in
     "fingerprint": "model",
     "tokenizer_fingerprint": "tokenizer",
     "dtype": "dtype",
@@ -233,7 +233,7 @@ def scan_shard(
     folder = Path(folder)
     fitted = None if maps is None else Shards.of([maps])
     work = ready(model, tokenizer, texts, **options)
-    same = _same(work, of)
+    same = {**work.same(), "of": of}
     whole = work.passed(Share(number - 1, of), on_progress)
     with whole.watching():
         if fitted is None:
@@ -260,7 +260,7 @@ def scan_shard(
 
 def check_same(same: Mapping[str, Any], place: str | Path, other: Mapping[str, Any], other_place: str | Path) -> None:
     """Raise ResultError, naming what differs, where two shards are not of one scan."""
-    for name, called in SAME.items():
+    for name, called in CALLED.items():
         if same[name] != other[name]:
             raise ResultError(
                 f"expected shards of one scan, got another {called} in {place} ({same[name]}) than in {other_place} "
@@ -276,19 +276,6 @@ def _check_maps(fitted: Shards, same: Mapping[str, Any]) -> None:
         raise ResultError(f"expected the whole fit part in {place}, got none of its shares {shares}: merge them first")
     if not fitted.first.facts["tokens_heldout"]:
         raise TextError("expected a holdout above 0 to judge maps, got a scan of the fit part alone")
-
-
-def _same(work: Work, of: int) -> dict[str, Any]:
-    """Return what all shards of a scan agree in."""
-    spans = work.gatherer.spans
-    known = {
-        **work.facts,
-        "of": of,
-        "span": None if spans is None else spans.width,
-        "measured": list(work.gatherer.measured),
-        "batch_tokens": work.batch_tokens,
-    }
-    return {name: known[name] for name in SAME}
 
 
 def _empty(shard: Shard, tokenizer: PreTrainedTokenizerBase | None) -> tuple[Gatherer, Submodules | None]:
