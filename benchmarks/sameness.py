@@ -43,7 +43,7 @@ def main() -> None:
             other += a != b
     for name, a in first.arrays.items():
         b = second.arrays[name]
-        apart[name] = float(np.nanmax(np.abs(a.astype(float) - b))) / float(np.nanmax(np.abs(a)))
+        apart[name] = float(np.nanmax(np.abs(a.astype(float) - b))) / max(float(np.nanmax(np.abs(a))), 1e-300)
     differ = dict(sorted(((n, float(f"{v:.1e}")) for n, v in apart.items() if v), key=lambda item: -item[1]))
     print(
         json.dumps(
