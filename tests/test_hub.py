@@ -73,3 +73,37 @@ def test_a_hub_that_limits_fails_or_hangs_up_is_one_line(answering, tmp_path):
     )
     assert done.returncode == 2 and "cannot find the model 'org/model'" in done.stderr
     assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["org/model"], "cannot find the model 'org/model'"),
+        (["demo:tiny", "--text", "org/text"], "no data set 'org/text' to be had from the Hub"),
+    ],
+    ids=["model", "text"],
+)
+def test_without_a_network_nothing_is_tried_again(arguments, said, tmp_path):
+    wait = "import time, sys; time.sleep = lambda seconds: sys.exit('waited')"
+    code = f"{wait}\nfrom rectilinear.cli.main import main; main()"
+    variables = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://nowhere.invalid", "HF_HOME": str(tmp_path / "home")}
+    others = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "scan", *arguments, "--out", str(tmp_path / "out")],
+        env={**others, **variables},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 2 and said in done.stderr, done.stderr
+    assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
+def test_a_proxy_is_left_to_find_the_hub(monkeypatch):
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    monkeypatch.setattr(hub, "getproxies", dict)
+    with pytest.raises(OfflineModeIsEnabled, match=r"nowhere\.invalid is not known here"):
+        hub._look_up("nowhere.invalid")
+    monkeypatch.setattr(hub, "getproxies", lambda: {"https": "http://proxy:8080"})
+    hub._look_up("nowhere.invalid")

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
+from urllib.request import getproxies
 
 PATIENCE = 20.0  # seconds without a byte, where the environment (HF_HUB_DOWNLOAD_TIMEOUT) grants no more
 WAITS = ("connect", "read", "write", "pool")
+_FOUND: set[str] = set()  # hosts whose names were looked up
+
+
+@contextmanager
+def quiet_client() -> Iterator[None]:
+    """Let the Hub's client not tell of its tries within: what comes of them is told in one line."""
+    from huggingface_hub.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 @cache
@@ -28,7 +46,21 @@ def limit_patience() -> None:
 def _limit(request: Any) -> None:
     from huggingface_hub.constants import HF_HUB_DOWNLOAD_TIMEOUT
 
+    _look_up(request.url.host)
     most = max(PATIENCE, HF_HUB_DOWNLOAD_TIMEOUT)
     asked = request.extensions.get("timeout") or {}
     limits = {name: min(asked.get(name) or most, most) for name in WAITS}
     request.extensions = {**request.extensions, "timeout": limits}
+
+
+def _look_up(host: str) -> None:
+    """Raise what is not tried again where no such host is known: half a minute of tries would be in vain."""
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    if host in _FOUND or getproxies():  # a proxy knows more names
+        return
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError as error:
+        raise OfflineModeIsEnabled(f"{host} is not known here: {error}") from error
+    _FOUND.add(host)

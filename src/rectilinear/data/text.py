@@ -15,7 +15,7 @@ from typing import Any
 
 from rectilinear.data.demo import demo_documents
 from rectilinear.errors import TextError, first_line, nearest
-from rectilinear.hub import limit_patience
+from rectilinear.hub import limit_patience, quiet_client
 
 COLUMNS = ("textbook", "text", "content", "story", "context")  # where a row's text is looked for, in this order
 END_OF_TEXT = "<|endoftext|>"
@@ -189,7 +189,8 @@ def _hub(source: str, **options: Any) -> Iterator[dict[str, Any]]:
         from datasets import load_dataset
 
         limit_patience()
-        yield from load_dataset(name, config or None, split=split or "train", streaming=True, **options)
+        with quiet_client():
+            yield from load_dataset(name, config or None, split=split or "train", streaming=True, **options)
     except Exception as error:  # the Hub's clients raise a dozen kinds, all meaning: not to be had
         raise TextError(
             f"no such file, and no data set {name!r} to be had from the Hub ({first_line(error)}): "

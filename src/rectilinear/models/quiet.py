@@ -6,27 +6,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rectilinear.hub import quiet_client
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence transformers, the Hub's client and tqdm while a model loads or is saved; settings are restored."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
     before, bars = logging.get_verbosity(), are_progress_bars_disabled()
-    hub_before = hub_logging.get_verbosity()  # it tells of every retry
     had_bar = logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
-    hub_logging.set_verbosity_error()
     logging.disable_progress_bar()
     disable_progress_bars()
     try:
-        with _no_bars():
+        with quiet_client(), _no_bars():
             yield
     finally:
         logging.set_verbosity(before)
-        hub_logging.set_verbosity(hub_before)
         if had_bar:
             logging.enable_progress_bar()
         if not bars:
