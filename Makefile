@@ -23,6 +23,7 @@ check: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/audit.py
 	$(PYTEST)
 
 # What needs a GPU; the other tests see none. One process: the tests are short and share it.
@@ -51,10 +52,9 @@ fuzz: .venv/.installed
 bench: .venv/.installed
 	$(BIN)/python benchmarks/performance.py --short --tokens 4096 --check
 
-# Known holes in what is installed; needs a network, to PyPI's database of them.
+# Known holes in what is installed, where PyPI's database of them can be asked.
 audit: .venv/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
-	$(BIN)/pip-audit --progress-spinner off --skip-editable
+	$(BIN)/python tools/audit.py
 
 clean:
 	rm -rf .venv demo-report dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
