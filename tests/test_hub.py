@@ -78,25 +78,30 @@ def test_a_hub_that_limits_fails_or_hangs_up_is_one_line(answering, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["org/model"], "cannot find the model 'org/model'"),
-        (["demo:tiny", "--text", "org/text"], "no data set 'org/text' to be had from the Hub"),
+        (["scan", "org/model"], "cannot find the model 'org/model'"),
+        (["scan", "demo:tiny", "--text", "org/text"], "no data set 'org/text' to be had from the Hub"),
+        (["eval", "demo:tiny", "--tasks", "arc_easy"], "Couldn't reach 'allenai/ai2_arc' on the Hub"),
     ],
-    ids=["model", "text"],
+    ids=["model", "text", "tasks"],
 )
 def test_without_a_network_nothing_is_tried_again(arguments, said, tmp_path):
+    if "--tasks" in arguments:
+        pytest.importorskip("lm_eval")
     wait = "import time, sys; time.sleep = lambda seconds: sys.exit('waited')"
     code = f"{wait}\nfrom rectilinear.cli.main import main; main()"
     variables = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://nowhere.invalid", "HF_HOME": str(tmp_path / "home")}
     others = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    others.pop("RECTILINEAR_DATA", None)  # tasks in local files
     done = subprocess.run(
-        [sys.executable, "-c", code, "scan", *arguments, "--out", str(tmp_path / "out")],
+        [sys.executable, "-c", code, *arguments],
+        cwd=tmp_path,
         env={**others, **variables},
         capture_output=True,
         text=True,
         timeout=240,
     )
     assert done.returncode == 2 and said in done.stderr, done.stderr
-    assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "out").exists()
+    assert len(done.stderr.splitlines()) == 1 and {path.name for path in tmp_path.iterdir()} <= {"home"}
 
 
 def test_a_proxy_is_left_to_find_the_hub(monkeypatch):

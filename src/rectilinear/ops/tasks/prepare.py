@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rectilinear.errors import RectilinearError, first_line, nearest
+from rectilinear.hub import limit_patience
 from rectilinear.ops.tasks.silence import silence
 
 DATA = "RECTILINEAR_DATA"  # the variable that names the folder of local files
@@ -56,6 +57,7 @@ def prepare(names: str | Sequence[str], limit: int | None = None) -> Tasks:
     names = (names,) if isinstance(names, str) else names
     units: list[Unit] = []
     notes: list[str] = []
+    limit_patience()
     with silence():
         shelf = _Shelf(names)
         for name in shelf.names:
