@@ -265,11 +265,13 @@ class Gatherer:
 
     def running_score(self) -> float | None:
         """Return the mean held-out score so far, None while fitting."""
-        values = []
-        for pair in self.pairs():
-            if pair.heldout is not None and float(pair.heldout.totals_y.sum()):
-                values.append(1 - float(pair.heldout.errors.sum()) / max(float(pair.heldout.totals_y.sum()), 1e-300))
-        return sum(values) / len(values) if values else None
+        held = [pair.heldout for pair in self.pairs() if pair.heldout is not None]
+        if not held:
+            return None
+        sums = [torch.stack((one.errors.sum(), one.totals_y.sum())).to(held[0].errors.device) for one in held]
+        errors, totals = torch.stack(sums).cpu().T  # asked for once: each answer of a GPU is waited for
+        some = totals > 0
+        return float((1 - errors[some] / totals[some]).mean()) if bool(some.any()) else None
 
     def _settle(self, position: int, seen: Seen, norms: Tensor, rows: Rows) -> None:
         """Let the norms [n] of a position be known, and which tokens are sinks; raises NonFiniteError."""
