@@ -3,7 +3,9 @@
 import json
 import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from serving import serving
 
 GOOD = json.dumps({"grammar": 8, "creativity": 6, "consistency": 7, "plot": 5})
 
@@ -46,16 +48,8 @@ def grader(behave):
             self.end_headers()
             self.wfile.write(data)
 
-        def log_message(self, *arguments):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.handle_error = lambda *_: None
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1", seen
-    finally:
-        released.set()
-        server.shutdown()
-        server.server_close()
+    with serving(Handler) as url:
+        try:
+            yield f"{url}/v1", seen
+        finally:
+            released.set()

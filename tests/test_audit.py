@@ -1,12 +1,12 @@
 """`make check` looks for known holes where it can, and says where it cannot."""
 
-import http.server
 import importlib.util
 import json
-import threading
 from pathlib import Path
 
 import pytest
+
+import serving
 
 TOOL = Path(__file__).parents[1] / "tools" / "audit.py"
 
@@ -22,20 +22,8 @@ def tool():
 @pytest.fixture
 def database(request):
     """A server that gives one answer to everything, 404 where it is None."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(404 if request.param is None else 200)
-            self.end_headers()
-            self.wfile.write((request.param or "").encode())
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+    with serving.answering(404 if request.param is None else 200, (request.param or "").encode()) as url:
+        yield f"{url}/"
 
 
 @pytest.mark.parametrize("database", [None, "<html>", json.dumps({"info": {}})], indirect=True)

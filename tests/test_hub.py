@@ -1,13 +1,12 @@
-import http.server
 import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
 
+import serving
 from rectilinear import hub
 
 
@@ -39,25 +38,8 @@ def test_a_hub_that_hangs_counts_as_away(silent, monkeypatch):
 @pytest.fixture
 def answering(request):
     """An endpoint that answers everything with one status, or hangs up where it is None."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            if request.param is None:
-                self.close_connection = True
-                return
-            self.send_response(request.param)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        do_HEAD = do_GET
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serving.answering(request.param) as url:
+        yield url
 
 
 @pytest.mark.parametrize("answering", [429, 503, None], indirect=True)

@@ -21,14 +21,6 @@ OPTIONS = {"window": 32, "batch_tokens": 64, "tokens": 1200, "submodules": True,
 KILLS = 50
 
 
-def figures(result):
-    """Return all of a result but when it was made."""
-    document = json.loads(result.to_json())
-    for name in ("time", "seconds"):
-        del document["provenance"][name]
-    return document, {name: array.tobytes() for name, array in result.arrays.items()}
-
-
 def scanned(checkpoints=None, **own):
     return scan(tiny.llama(), tiny.tokenizer(), tiny.documents(), checkpoints=checkpoints, **{**OPTIONS, **own})
 
@@ -54,7 +46,7 @@ def test_a_scan_goes_on_from_any_batch_to_the_last_bit(stop, tmp_path):
     seen = []
     again = scanned(taken, on_progress=seen.append, keep_moments=tmp_path / "two")
     whole = scanned(keep_moments=tmp_path / "whole")
-    assert figures(again) == figures(whole)
+    assert tiny.figures(again) == tiny.figures(whole)
     assert seen[-1].done == seen[-1].total
     kept = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
     assert {path.name: path.read_bytes() for path in (tmp_path / "two").iterdir()} == kept
@@ -73,14 +65,14 @@ def test_kills_at_any_moment_cost_nothing_but_time(one_thread, tmp_path):
     """Each process goes on where the one before was killed; where one got to the end, the next starts anew."""
     kept, done = tmp_path / "kept", tmp_path / "done"
     started = time.monotonic()
-    whole = figures(scanned(Checkpoints(tmp_path / "whole", 1, "tokens")))
+    whole = tiny.figures(scanned(Checkpoints(tmp_path / "whole", 1, "tokens")))
     longest = time.monotonic() - started
     moments, resumed = random.Random(0), 0
     for _ in range(KILLS):
         child = os.fork()
         if not child:
             found = scanned(Checkpoints(kept, 1, "tokens"))
-            done.write_bytes(json.dumps(figures(found) == whole).encode())
+            done.write_bytes(json.dumps(tiny.figures(found) == whole).encode())
             os._exit(0)
         time.sleep(moments.uniform(0.0, longest))
         os.kill(child, signal.SIGKILL)
@@ -90,7 +82,7 @@ def test_kills_at_any_moment_cost_nothing_but_time(one_thread, tmp_path):
             done.unlink()
             shutil.rmtree(kept)
         resumed += Checkpoints(kept).last() is not None
-    assert figures(scanned(Checkpoints(kept, 1, "tokens"))) == whole
+    assert tiny.figures(scanned(Checkpoints(kept, 1, "tokens"))) == whole
     assert resumed > KILLS / 5
 
 

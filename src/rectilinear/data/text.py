@@ -189,8 +189,9 @@ def _hub(source: str, **options: Any) -> Iterator[dict[str, Any]]:
         from datasets import load_dataset
 
         limit_patience()
-        with quiet_client():
-            yield from load_dataset(name, config or None, split=split or "train", streaming=True, **options)
+        with quiet_client():  # not while rows are taken: that may end in another order than it began
+            rows = load_dataset(name, config or None, split=split or "train", streaming=True, **options)
+        yield from rows
     except Exception as error:  # the Hub's clients raise a dozen kinds, all meaning: not to be had
         raise TextError(
             f"no such file, and no data set {name!r} to be had from the Hub ({first_line(error)}): "

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 # Of glibc's malloc.h. What glibc comes to by itself at most, once a process has freed blocks of that size:
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -76,12 +75,6 @@ def resident() -> int:
 
 def _ask(function: str, *numbers: int) -> None:
     """Call a function of glibc's; elsewhere nothing."""
-    asked = _of_glibc(function)
-    if asked is not None:
-        asked(*numbers)
-
-
-def _of_glibc(function: str) -> Any:
-    """Return a function of glibc's, None where it has none or the C library is another."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    return getattr(libc, function, None) if hasattr(libc, "malloc_trim") else None  # musl has none
+    if hasattr(libc, "malloc_trim"):  # musl has none
+        getattr(libc, function)(*numbers)

@@ -88,9 +88,10 @@ def forecast(
     # Of a layer whose outputs are no measured layer's inputs, as the last one's.
     outputs = sum(i + 1 not in measured for i in measured) * _nbytes(Moments.empty(d, 0, "meta"))
     kept = fitted * (group + linear_map)
+    room = math.inf
     if moments_memory is not None:
         check_place(device)
-    room = math.inf if moments_memory is None else moments_memory * 2**30
+        room = moments_memory * 2**30
     spilled, spilled_most = (int(max(many * fitted * group + outputs - room, 0)) for many in (1, 2))
     # Of x^T x the lower triangle; apart for the tokens that fit and those that judge.
     on_disk = keep_moments * count * (2 if holdout else 1) * (group - 4 * d * (d - 1))

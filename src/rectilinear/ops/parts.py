@@ -62,7 +62,8 @@ class Submodules:
 
     def merge_(self, key: tuple[int, str], other: Part) -> None:
         """Add what another one has gathered of a layer's submodule from other tokens."""
-        self.parts[key] = self.parts[key].merge(other) if key in self.parts else other
+        part = self.parts[key] = self.parts[key].merge(other) if key in self.parts else other
+        self._gatherer.hold(part.pair)
 
     def empty_(self) -> None:
         """Forget all tokens, and keep shifts and maps."""

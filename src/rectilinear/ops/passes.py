@@ -105,7 +105,7 @@ class Pass:
 
         def fit(pair: Pair) -> None:
             pair.start_heldout(blocks)
-            self.gatherer.hold(pair)
+            self.gatherer.release()
             self.heap.bound()
 
         pairs = self.pairs()

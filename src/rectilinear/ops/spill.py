@@ -14,8 +14,8 @@ from torch import Tensor
 from rectilinear.core.moments import Moments
 from rectilinear.errors import ModelError
 from rectilinear.files import writing
+from rectilinear.ops.kept import KEEPING
 
-KEEPING = "keep moments in"  # what a full disk hinders
 PRODUCTS = ("xx", "xz")  # of moments: what is large
 
 

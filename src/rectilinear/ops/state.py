@@ -87,9 +87,6 @@ def load_state(folder: str | Path, gatherer: Gatherer, parts: Submodules | None 
                 before = gatherer.layers[index]
                 layer = gatherer.layers[index] = layer if before is None else before.merge(layer)
                 gatherer.hold(layer.pair, layer.outputs)
-                for name in NAMES if parts is not None else ():
-                    if parts is not None and (index, name) in parts.parts:
-                        gatherer.hold(parts.parts[index, name].pair)
         _add_stream(_read(folder / STREAM), gatherer)
         if gatherer.spans is not None:
             gatherer.spans.merge_(_spans_loaded(_read(folder / SPANS), gatherer.spans))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -64,8 +64,7 @@ def shares(result: ScanResult, field: str, key: str) -> dict[str, dict[int, floa
 def document(result: ScanResult) -> dict[str, Any]:
     """Return who carries the error as a JSON document: schema, kind, the scan's provenance, classes, tokens."""
     rows = {"classes": classes(result), "tokens": strings(result)}
-    found = {name: [asdict(row) for row in listed] for name, listed in rows.items()}
-    return clean({"schema": SCHEMA, "kind": "carriers", "provenance": result.provenance, **found})
+    return clean({"schema": SCHEMA, "kind": "carriers", "provenance": result.provenance, **rows})
 
 
 def save_carriers(result: ScanResult, out: Path, *, force: bool = False) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import statistics
 from collections.abc import Callable, Sequence
@@ -89,10 +88,7 @@ class FinetuneResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document: schema, kind, a summary over seeds, and the fields."""
-        summary = {
-            name: {kind: dataclasses.asdict(self.change(name, kind)) for kind in KINDS}
-            for name in ("score", "increment")
-        }
+        summary = {name: {kind: self.change(name, kind) for kind in KINDS} for name in ("score", "increment")}
         body = clean(self)
         body["seeds"] = [
             {**document, "delta": seed.delta.to_dict()}
@@ -101,13 +97,7 @@ class FinetuneResult:
         return {
             "schema": SCHEMA,
             "kind": "finetune",
-            "summary": clean(
-                {
-                    **summary,
-                    "accuracy_before": dataclasses.asdict(self.before),
-                    "accuracy_after": dataclasses.asdict(self.after),
-                }
-            ),
+            "summary": clean({**summary, "accuracy_before": self.before, "accuracy_after": self.after}),
             **body,
         }
 

@@ -77,17 +77,19 @@ class TraceResult(Drawn):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document: schema, kind, provenance, warnings, checkpoints."""
-        return {
-            "schema": SCHEMA,
-            "kind": "trace",
-            "provenance": self.provenance,
-            "warnings": list(self.warnings),
-            "checkpoints": [clean(point) for point in self.points],
-        }
+        return clean(
+            {
+                "schema": SCHEMA,
+                "kind": "trace",
+                "provenance": self.provenance,
+                "warnings": self.warnings,
+                "checkpoints": self.points,
+            }
+        )
 
     def to_json(self) -> str:
         """Return the document as indented JSON; NaN never appears."""
-        return json.dumps(clean(self.to_dict()), indent=1, allow_nan=False)
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False)
 
     def save(self, out: str | Path, *, force: bool = False) -> Path:
         """Write trace.json, layers.csv, plots and trace.html to a folder at once or not at all; return its path.

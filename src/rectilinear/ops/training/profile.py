@@ -13,7 +13,7 @@ from rectilinear.models.stack import context_limit, decoder_stack, width
 from rectilinear.ops.layers import Gatherer, Layer
 from rectilinear.ops.pair import Flow, Pair
 from rectilinear.ops.passes import Pass, run_pass
-from rectilinear.ops.positions import enter
+from rectilinear.ops.positions import check_finite, enter
 from rectilinear.results import mean
 
 if TYPE_CHECKING:
@@ -103,8 +103,10 @@ class _Cheap(Gatherer):
     """A scan's gatherer that keeps moments, errors and geometry of all tokens alike: no sinks, tails or samples."""
 
     def on_layer(self, index: int, x: Tensor, y: Tensor) -> None:
-        (x_rows, x_norm), (y_rows, y_norm) = enter(index, x, self.rows), enter(index + 1, y, self.rows)
-        flow = Flow.between(x_rows, y_rows.to(x_rows.device))
+        x_rows, x_norm = enter(index, x, self.rows)
+        flow = Flow.between(x_rows, self.rows.of(y).to(x_rows.device))
+        y_norm = flow.y_norm.cpu()
+        check_finite(index + 1, y_norm, self.rows)
         layer = self.layers[index]
         if layer is None:
             layer = self.layers[index] = Layer(Pair(x_rows.shape[1], x_rows.device))
