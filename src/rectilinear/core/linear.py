@@ -153,10 +153,10 @@ def _whitener(moments: Moments) -> tuple[_Whitener, Tensor | None]:
     keep = None if bool(varies.all()) else varies
     scale = _rows(variance, keep).sqrt()
     correlation = sxx if keep is None else sxx[keep][:, keep]
-    correlation = correlation / scale[:, None] / scale
+    correlation = correlation.div_(scale[:, None]).div_(scale)
     triangle, failed = torch.linalg.cholesky_ex(correlation)
     if not failed and (len(scale) == 0 or float(triangle.diagonal().square().min()) > 16 * moments.eps):
-        return _Whitener(scale[:, None] * triangle, None), keep
+        return _Whitener(triangle.mul_(scale[:, None]), None), keep
     values, vectors = torch.linalg.eigh(correlation)
     # Relative cut-off: what lies below is the round-off of the products, and is never divided by.
     real = values > 4 * max(moments.eps, len(scale) * torch.finfo(torch.float64).eps) * values[-1]

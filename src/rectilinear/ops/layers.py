@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -280,11 +281,11 @@ class Gatherer:
 
     def _chosen(self, batch: int, count: int, sinks: Tensor | None) -> Tensor:
         """Return which of a batch's ordinary rows are kept for the sample; none where there are enough."""
-        most = self._sample_per_batch if batch * self._sample_per_batch < SAMPLE else 0
-        usable = np.arange(count) if sinks is None or not most else (~sinks).nonzero().flatten().numpy()
-        # Each batch draws for itself: the same rows, whoever passes it through the model.
-        draw = np.random.default_rng((self._seed, batch))
-        return torch.from_numpy(draw.choice(usable, min(most, len(usable)), replace=False))
+        if batch * self._sample_per_batch >= SAMPLE:
+            return torch.zeros(0, dtype=torch.int64)
+        usable = None if sinks is None else (~sinks).nonzero().flatten()
+        drawn = _drawn(self._seed, batch, count if usable is None else len(usable), self._sample_per_batch)
+        return drawn if usable is None else usable[drawn]
 
     def _layer(self, index: int, x: Tensor, y: Tensor) -> Layer:
         """Return what is gathered about a layer, moved to where its rows x [n, d] come from."""
@@ -296,6 +297,13 @@ class Gatherer:
         elif layer.pair.device != x.device:
             layer.to_(x.device)
         return layer
+
+
+@lru_cache(maxsize=8)  # layers of a batch have as many ordinary rows, but for a few
+def _drawn(seed: int, batch: int, count: int, most: int) -> Tensor:
+    """Return at most `most` of `count` numbers: each batch draws for itself, the same whoever passes it through."""
+    draw = np.random.default_rng((seed, batch))
+    return torch.from_numpy(draw.choice(count, min(most, count), replace=False))
 
 
 def _either(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -81,7 +81,7 @@ class Position:
         """
         self.norms.update(norms)
         limit = self.limit(multiple)
-        if self.norms.count >= CALIBRATION_TOKENS:
+        if self.threshold is None and self.norms.count >= CALIBRATION_TOKENS:
             self.threshold = limit
         found = norms > limit
         return found if bool(found.any()) and limit > 0 else None
