@@ -24,7 +24,7 @@ def share(number: int, *, of: int, part: str, out: Path, scan: list[str]) -> Pat
     """Gather one share of a part; return its folder."""
     folder = out / f"{part}-{number}"
     maps = [] if part == "fit" else ["--maps", out / "fit"]
-    rectilinear("scan", *scan, "--shard", f"{number}/{of}", *maps, "--out", folder, "--force")
+    rectilinear("scan", *scan, "--shard", f"{number}/{of}", *maps, "--out", folder, "--force", "--resume")
     return folder
 
 

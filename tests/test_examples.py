@@ -44,7 +44,8 @@ def test_slurm_is_given_two_arrays_and_two_merges(tmp_path):
     subprocess.run(command, check=True, env=environment)
     fit, maps, heldout, scan = (tmp_path / "log").read_text().splitlines()
     assert "--array=1-3" in fit and f"--shard $SLURM_ARRAY_TASK_ID/3 --out {out}/fit-$SLURM_ARRAY_TASK_ID" in fit
-    assert r"rectilinear scan 'demo' '--text' 'it'\''s mine.txt' --force" in fit
+    assert r"rectilinear scan 'demo' '--text' 'it'\''s mine.txt' --force --resume" in fit
+    assert "--requeue" in fit and "--requeue" in heldout
     assert "--dependency=afterok:1" in maps and f"rectilinear merge {out}/fit-* --out {out}/fit --force" in maps
     assert "--dependency=afterok:2" in heldout and "--array=1-3" in heldout and f"--maps {out}/fit" in heldout
     assert "--dependency=afterok:3" in scan and f"merge {out}/fit {out}/heldout-* --out {out}/scan" in scan

@@ -163,11 +163,34 @@ def test_a_scan_that_is_preempted_goes_on_to_the_same_result(folder, text, tmp_p
         (["--checkpoint-every", "soon"], "expected minutes or tokens, as 10min or 5_000_000tokens, got 'soon'"),
         (["--checkpoint-every", "0"], "expected minutes or tokens"),
         (["--resume", "--json"], "expected --out with --json"),
-        (["--resume", "--shard", "1/2"], "expected one process and one text"),
     ],
 )
 def test_what_cannot_be_kept_on_the_way_is_said(options, said, folder, text, capsys, monkeypatch):
     assert said in fails(["scan", folder, "--text", text, *options], capsys, monkeypatch)
+
+
+@pytest.mark.parametrize("more", [["--shard", "1/1"], ["--text", "two={text}"]])
+def test_shares_and_several_texts_go_on_too(more, folder, text, tmp_path, capsys, monkeypatch):
+    named = f"one={text}" if "--text" in more else str(text)
+    small = [
+        "scan",
+        folder,
+        "--text",
+        named,
+        *(word.format(text=text) for word in more),
+        "--window",
+        "16",
+        "--batch-tokens",
+        "64",
+    ]
+    out = tmp_path / "out"
+    kept = [*map(str, small), "--tokens", "800", "--out", str(out), "--checkpoint-every", "1tokens"]
+    done = subprocess.run([sys.executable, "-c", STOPPED, *kept], capture_output=True, text=True, check=False)
+    assert done.returncode == 143
+    assert done.stderr == f"What was gathered is kept in {tmp_path / '.out.partial'}: go on with --resume\n"
+    assert "add --resume to go on, or --force to start again" in fails(kept, capsys, monkeypatch)
+    assert CliRunner().invoke(app, [*kept, "--resume"]).exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import time
 import pytest
 
 import tiny
+from rectilinear.report.folder import load
 
 MAIN = "from rectilinear.cli.main import main; main()"
 # Process 1 is killed, as by a machine out of memory, in its third forward pass.
@@ -100,6 +101,30 @@ def test_several_processes_give_the_result_of_one(processes, massive, long_text,
             assert theirs[place] == pytest.approx(value, rel=1e-10, abs=1e-12), place
         else:
             assert theirs[place] == value, place
+
+
+def test_killed_processes_go_on_to_the_same_result(massive, long_text, tmp_path):
+    """Process 1 is killed in the fit part, then in the held-out part; the third try ends as if it never was."""
+    arguments = [*options(massive, long_text), "--batch-tokens", "64", "--submodules", "--pairs", "--keep-moments"]
+    kept = [*arguments, "--checkpoint-every", "1tokens", "--resume", "--out", tmp_path / "out"]
+    states = []
+    for call in (20, 7):
+        dying = DYING.replace("== 3", f"== {call}")
+        assert launched(2, *kept, code=dying + MAIN, tmp_path=tmp_path).returncode != 0
+        (last,) = (tmp_path / ".out.partial").glob("after-*")
+        assert sorted(path.name for path in last.iterdir()) == ["process-0", "process-1"]
+        states.append(last.name)
+    assert states == ["after-00000022-batches", "after-00000034-batches"]  # of 28 and 10
+    for place in (kept, [*arguments, "--out", tmp_path / "whole"]):
+        done = launched(2, *place)
+        assert done.returncode == 0, done.stderr
+    assert not (tmp_path / ".out.partial").exists()
+    again, whole = (load(tmp_path / name) for name in ("out", "whole"))
+    for result in (again, whole):
+        result.provenance.pop("command")
+    assert tiny.figures(again) == tiny.figures(whole)
+    for file in (tmp_path / "whole" / "moments").iterdir():
+        assert (tmp_path / "out" / "moments" / file.name).read_bytes() == file.read_bytes()
 
 
 def test_a_killed_process_ends_all_of_them_in_seconds(massive, long_text, tmp_path):

@@ -1,5 +1,6 @@
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ import rectilinear
 import tiny
 from rectilinear.core.grams import Grams
 from rectilinear.data.pieces import Share
+from rectilinear.errors import ResultError
 from rectilinear.ops.conclude import concluded
 from rectilinear.ops.kept import KeptMoments
 from rectilinear.ops.layers import Gatherer
+from rectilinear.ops.resume import Checkpoints
 from rectilinear.ops.scan import ready
 from rectilinear.ops.shards import Shards, scan_shard
 from rectilinear.ops.state import load_state, save_state
@@ -131,6 +134,56 @@ def test_more_shards_than_batches(model, tmp_path):
     maps = merged(fit, tmp_path / "fit")
     heldout = [shard(model, tmp_path / f"heldout-{n}", n, 4, maps, **options) for n in range(1, 5)]
     assert same(Shards.of([maps, *heldout]).result(), whole)
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def halves(model, tmp_path_factory):
+    """The second of two shares of each part, in batches small enough to be killed between, and the maps."""
+    place = tmp_path_factory.mktemp("halves")
+    fit = [shard(model, place / f"fit-{n}", n, 2, batch_tokens=64) for n in (1, 2)]
+    maps = merged(fit, place / "fit")
+    return fit[1], maps, shard(model, place / "heldout", 2, 2, maps, batch_tokens=64)
+
+
+@pytest.mark.parametrize(("part", "batches"), [("fit", 2), ("fit", 6), ("heldout", 2), ("heldout", 4)])
+def test_a_share_that_is_killed_goes_on_to_the_same_files(model, halves, part, batches, tmp_path):
+    """A second share: what counts as a sink and the shifts are the first batch's, which is not its own."""
+    fit, maps, heldout = halves
+    whole, given = (fit, None) if part == "fit" else (heldout, maps)
+
+    def scanned(name, on_progress):
+        every = Checkpoints(tmp_path / "kept", 1, "tokens")
+        taken = every.last()
+        shard(model, tmp_path / name, 2, 2, given, batch_tokens=64, checkpoints=every, on_progress=on_progress)
+        return taken
+
+    seen = []
+
+    def stop(state):
+        seen.append(state)
+        if len(seen) == batches:
+            raise Stop
+
+    with pytest.raises(Stop):
+        scanned("killed", stop)
+    assert scanned("again", seen.append) is not None
+    files = {path.relative_to(whole) for path in whole.rglob("*") if path.is_file()} - {Path("shard.json")}
+    assert len(files) > 5
+    for file in files:
+        assert (tmp_path / "again" / file).read_bytes() == (whole / file).read_bytes(), file
+
+
+def test_the_state_of_another_share_is_refused(model, tmp_path):
+    kept = tmp_path / "kept"
+    shard(model, tmp_path / "one", 1, 3, checkpoints=Checkpoints(kept, 1, "tokens"))
+    with pytest.raises(ResultError, match="which had share 1, not 2: remove that folder"):
+        shard(model, tmp_path / "two", 2, 3, checkpoints=Checkpoints(kept, 1, "tokens"))
+    with pytest.raises(ResultError, match="which had processes None, not 1, part fit, not None, share 1, not None"):
+        rectilinear.scan(model, tiny.tokenizer(), TEXTS, checkpoints=Checkpoints(kept, 1, "tokens"), **OPTIONS)
 
 
 def test_without_anything_held_out_the_fit_part_is_all(model, tmp_path):

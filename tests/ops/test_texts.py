@@ -9,6 +9,7 @@ import tiny
 from rectilinear.cli.main import app
 from rectilinear.errors import ResultError, TextError
 from rectilinear.models.stack import decoder_stack, forward, watch
+from rectilinear.ops.resume import Checkpoints
 from rectilinear.report.folder import load
 from rectilinear.results import TextsResult
 
@@ -41,6 +42,25 @@ def test_each_text_is_scanned_as_it_would_be_alone(model, result):
     alone = rectilinear.scan(model, tiny.tokenizer(), TEXTS["second"], window=32)
     assert result.names == ["first", "second"]
     assert result.results["second"].layers == alone.layers
+
+
+def test_texts_that_were_killed_go_on_to_the_same_result(model, tmp_path):
+    def scanned(**own):
+        return rectilinear.scan_texts(model, tiny.tokenizer(), TEXTS, window=32, batch_tokens=256, **own)
+
+    def stop(name, state):
+        if name == "second" and state.done > 1000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scanned(checkpoints=Checkpoints(tmp_path, 1, "tokens"), on_progress=stop)
+    kept = Checkpoints(tmp_path, 1, "tokens")
+    assert kept.there() and sorted(path.name for path in tmp_path.iterdir()) == ["first", "second"]
+    again, whole = scanned(checkpoints=kept), scanned()
+    assert again.transfer == whole.transfer
+    assert [tiny.figures(again.results[name]) for name in TEXTS] == [
+        tiny.figures(whole.results[name]) for name in TEXTS
+    ]
 
 
 def test_a_map_on_another_text_is_judged_on_all_its_tokens(model, result):

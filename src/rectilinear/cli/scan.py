@@ -115,7 +115,8 @@ def scan(
     checkpoint_every: Annotated[
         str | None,
         typer.Option(
-            help="Keep what is gathered beside OUT each so many minutes or tokens, as 10min or 5_000_000tokens.",
+            help="Keep what is gathered beside OUT each so many minutes or tokens (of each process and text), as 10min "
+            "or 5_000_000tokens.",
             show_default="10min with --resume, else never",
             metavar="MINUTES|TOKENS",
         ),
@@ -149,6 +150,8 @@ def scan(
 
     if keep_moments and target is None:
         raise ResultError("expected --out with --keep-moments and --json: the moments are kept in the folder")
+    if every is not None and target is None:
+        raise ResultError("expected --out with --json and --checkpoint-every or --resume: a state is kept beside it")
     if target is not None and first:
         check_writable(target, force, _document(share, text or []))
     from rectilinear.data.text import read_text
@@ -172,8 +175,6 @@ def scan(
         "pairs": pairs,
         "pairs_memory": pairs_memory,
     }
-    if every is not None:
-        _check_resumable(share, list(sources), target)
     if dry_run:
         from rectilinear.cli.dry import tell
 
@@ -189,15 +190,15 @@ def scan(
         wishes["spill"] = Spill(moments_memory, Path() if target is None else target.absolute().parent)
     facts = {"model": model, "command": typed()}
     work = Work(model, loading, sources, wishes, facts, target if first else None, force, json)
-    if share is not None:
-        work.shard(share, maps)
-        return
-    from rectilinear.ops.ranks import ranks_here
-
     checkpoints = None
     if every is not None:
         assert target is not None
-        checkpoints = checkpoints_of(target, every, resume=resume, force=force)
+        checkpoints = checkpoints_of(target, every, resume=resume or not first, force=force)
+    if share is not None:
+        work.shard(share, maps, checkpoints)
+        return
+    from rectilinear.ops.ranks import ranks_here
+
     with ranks_here() as ranks:
         work.scan(ranks, keep_moments, checkpoints)
 
@@ -216,18 +217,6 @@ def _check(
         raise TextError("expected one text with --shard, got several: scan each of them in shards of its own")
     if share is not None and keep_moments:
         raise ResultError("expected no --keep-moments with --shard: `rectilinear merge --keep-moments` keeps them")
-
-
-def _check_resumable(share: tuple[int, int] | None, sources: list[str], target: Path | None) -> None:
-    """Raise where a scan cannot keep its state on the way."""
-    several = share is not None or len(sources) > 1 or os.environ.get("WORLD_SIZE", "1") != "1"
-    if several:
-        raise ResultError(
-            "expected one process and one text with --checkpoint-every and --resume, got several, or --shard, which "
-            "is made again by itself"
-        )
-    if target is None:
-        raise ResultError("expected --out with --json and --checkpoint-every or --resume: the state is kept beside it")
 
 
 def _document(share: tuple[int, int] | None, texts: list[str]) -> str:

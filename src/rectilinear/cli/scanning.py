@@ -43,8 +43,12 @@ class Work:
     def scan(self, ranks: Ranks | None, keep_moments: bool, checkpoints: Checkpoints | None) -> None:
         """Scan, write the report and print the table, each in the first of several processes."""
         first = ranks is None or not ranks.rank
-        more: dict[str, Any] = {"ranks": ranks} if checkpoints is None else {"checkpoints": checkpoints}
-        with _kept(checkpoints), _progress(first) as show, beside(self.target, keep_moments) as moments:
+        more: dict[str, Any] = {"ranks": ranks} if checkpoints is None else {"ranks": ranks, "checkpoints": checkpoints}
+        with (
+            _kept(checkpoints if first else None),
+            _progress(first) as show,
+            beside(self.target, keep_moments) as moments,
+        ):
             loaded, tokenizer = self._load(show, ranks)
             result = self._result(loaded, tokenizer, show, {"keep_moments": moments, **more})
             if self.target is not None:
@@ -53,7 +57,7 @@ class Work:
         if first:
             self._say(result)
 
-    def shard(self, share: tuple[int, int], maps: Path | None) -> None:
+    def shard(self, share: tuple[int, int], maps: Path | None, checkpoints: Checkpoints | None) -> None:
         """Gather one share of the scan, and write it."""
         from rectilinear.ops.shards import DOCUMENT, Shard, scan_shard
         from rectilinear.report.folder import write_folder
@@ -74,10 +78,12 @@ class Work:
                     maps=maps,
                     provenance={**self.facts, "text": source.id},
                     on_progress=partial(_tell, show, name),
+                    checkpoints=checkpoints,
                     **self.wishes,
                 )
 
-        write_folder(self.target, fill, force=self.force, marker=DOCUMENT)
+        with _kept(checkpoints):
+            write_folder(self.target, fill, force=self.force, marker=DOCUMENT)
         if self.json:
             sys.stdout.write((self.target / DOCUMENT).read_text(encoding="utf-8"))
         held = Shard.load(self.target)
@@ -149,7 +155,7 @@ def checkpoints_of(
     from rectilinear.ops.resume import Checkpoints
 
     kept = Checkpoints(target.with_name(f".{target.name}.partial"), *every)
-    if kept.last() is not None and not resume:
+    if kept.there() and not resume:
         if not force:
             raise ResultError(f"{kept.folder} keeps an earlier scan: add --resume to go on, or --force to start again")
         shutil.rmtree(kept.folder)
@@ -161,7 +167,7 @@ def _kept(checkpoints: Checkpoints | None) -> Iterator[None]:
     """Take away in the end what was kept on the way; where there is no end, say what is there to go on from."""
 
     def kept() -> str:
-        if checkpoints is None or checkpoints.last() is None:
+        if checkpoints is None or not checkpoints.there():
             return ""
         return f"What was gathered is kept in {checkpoints.folder}: go on with --resume"
 

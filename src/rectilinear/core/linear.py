@@ -37,8 +37,8 @@ class AffineMap:
         return self(x).sub_(z)
 
     def to(self, dtype: torch.dtype) -> AffineMap:
-        """Return the map with weight and bias in `dtype`."""
-        return AffineMap(self.weight.to(dtype), self.bias.to(dtype))
+        """Return the map with weight and bias in `dtype`, row by row as a file has them: so products round alike."""
+        return AffineMap(self.weight.to(dtype, memory_format=torch.contiguous_format), self.bias.to(dtype))
 
 
 @dataclass(frozen=True)

@@ -203,7 +203,7 @@ class Moments:
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Return the state as named tensors, ready for safetensors; of xx the lower triangle [p (p + 1) / 2]."""
-        header = torch.tensor([float(self.n), self.eps], dtype=torch.float64)
+        header = torch.tensor([float(self.n), self.eps, float(self.fixed)], dtype=torch.float64)
         packed = {**self._tensors(), "xx": self.xx[_lower(len(self.xx), self.xx.device)]}
         return {"header": header, **{k: v.cpu().contiguous() for k, v in packed.items()}}
 
@@ -211,7 +211,7 @@ class Moments:
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Moments:
         """Rebuild from `to_tensors`; raises ResultError where a part is missing or of another size."""
         try:
-            n, eps = tensors["header"].tolist()
+            n, eps, fixed = tensors["header"].tolist()
             parts: dict[str, Any] = {name: tensors[name] for name in _NAMES}
         except (KeyError, ValueError) as error:
             raise ResultError(f"expected saved moments, got a file without {error}; scan again") from error
@@ -220,7 +220,7 @@ class Moments:
             raise ResultError(f"expected the triangle of {p} columns in saved moments, got {len(packed)}; scan again")
         parts["xx"] = torch.zeros(p, p, dtype=packed.dtype)
         parts["xx"][_lower(p, packed.device)] = packed
-        return cls(n=int(n), eps=eps, **parts)
+        return cls(n=int(n), eps=eps, fixed=bool(fixed), **parts)
 
     def save(self, path: str | Path) -> None:
         """Write to a safetensors file, through a temporary file beside it; raises ResultError where that fails."""

@@ -52,8 +52,9 @@ class Progress:
 class Pass:
     """One pass over `pieces`, or over a share of them; what layers see goes to `gatherer` and `parts`.
 
-    start: how many first batches were seen by an earlier run, whose state the gatherer has taken up. on_batch: told
-    after each batch how many batches and tokens have been seen.
+    start: how many first batches of the whole were seen by an earlier run, whose state the gatherer has taken up.
+    on_batch: told after each batch, or where batches are shared out after each round of one a share, how many of the
+    whole have been seen by now, and how many tokens of this share.
     """
 
     model: PreTrainedModel
@@ -83,22 +84,24 @@ class Pass:
         batches of the whole part, whoever's they are.
         """
         opening = self._opening()
-        if self.share.index:
+        if self.share.index and not self.start:
             for number, batch in enumerate(islice(batches(self.pieces.fit, self.batch_tokens), opening)):
                 self._run(number, batch, None)
             self.gatherer.finish()
             self.gatherer.fix_thresholds()
             self.empty_()
         for number, batch in enumerate(batches(self.pieces.fit, self.batch_tokens)):
-            if self.share.owns(number, opening):
-                self._step(number, batch, None)
+            self._step(number, batch, None, self.share.owns(number, opening))
         self.gatherer.finish()
         self.gatherer.fix_thresholds()
 
+    @property
+    def fitted(self) -> bool:
+        """Whether the state that was taken up has the maps."""
+        return self.start > self._fit_batches
+
     def start_heldout(self) -> None:
         """Fit the maps on what was gathered."""
-        if self.start > self._fit_batches:
-            return  # the state that was taken up has them
         if self.gatherer.keeper is not None:
             self.gatherer.keeper.fitted(self.gatherer.pairs())
         blocks = max(self._blocks().values()) + 1
@@ -117,8 +120,7 @@ class Pass:
         """Pass the share of the held-out part through the model, and judge the maps on it."""
         blocks = self._blocks()
         for number, batch in enumerate(batches(self.pieces.heldout, self.batch_tokens), self._fit_batches):
-            if self.share.owns(number, 0):
-                self._step(number, batch, blocks)
+            self._step(number, batch, blocks, self.share.owns(number, 0))
         self.gatherer.finish()
 
     def pairs(self) -> list[Pair]:
@@ -131,12 +133,13 @@ class Pass:
         if self.parts is not None:
             self.parts.empty_()
 
-    def _step(self, number: int, batch: Batch, blocks: dict[tuple[int, int], int] | None) -> None:
-        """Run a batch that no earlier run has seen, and tell how far the pass is."""
-        if number >= self.start:
+    def _step(self, number: int, batch: Batch, blocks: dict[tuple[int, int], int] | None, own: bool) -> None:
+        """Run a batch that is the share's own and that no earlier run has seen, and tell how far the pass is."""
+        if own and number >= self.start:
             self._run(number, batch, blocks)
-        self._tell(batch)
-        if number >= self.start and self.on_batch is not None:
+        if own:
+            self._tell(batch)
+        if number >= self.start and self.on_batch is not None and (number + 1) % self.share.of == 0:
             self.gatherer.finish()
             self.on_batch(number + 1, self.done)
 
@@ -185,11 +188,12 @@ def run_pass(whole: Pass, ranks: Ranks | None = None) -> None:
     with whole.watching():
         whole.fit()
         if whole.pieces.heldout:
-            if ranks is not None:
-                sum_fit(ranks, whole.pairs())
-            whole.start_heldout()
-            if ranks is not None and ranks.rank:
-                leave_fit_(whole.gatherer, whole.parts)
+            if not whole.fitted:
+                if ranks is not None:
+                    sum_fit(ranks, whole.pairs())
+                whole.start_heldout()
+                if ranks is not None and ranks.rank:
+                    leave_fit_(whole.gatherer, whole.parts)
             whole.judge()
         if ranks is not None:  # here, as only inference mode may change what was made in it
             sum_scan(ranks, whole.gatherer, whole.parts)

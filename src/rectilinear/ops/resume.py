@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rectilinear.errors import ResultError
 from rectilinear.files import writing
 from rectilinear.ops.state import load_state, save_state, state_facts
 
 if TYPE_CHECKING:
+    from rectilinear.ops.ranks import Ranks
     from rectilinear.ops.scan import Work
 
 NAME = "after-{:08}-batches"
@@ -23,7 +26,9 @@ MOMENTS = "moments"  # of the fit part, where a scan keeps its moments
 class Checkpoints:
     """States of a scan in a folder of its own, the last of them only. A state is whole or not there.
 
-    every: how many `unit`s, minutes or tokens, lie between one state and the next at least.
+    every: how many `unit`s, minutes or tokens of a process, lie between one state and the next at least. share: which
+    share of the scan the states are of, by names that say so. ranks: the processes that keep their states together, in
+    one folder that all of them see.
     """
 
     folder: Path
@@ -31,12 +36,18 @@ class Checkpoints:
     unit: Literal["minutes", "tokens"] = "minutes"
     tokens: int = 0  # that the last state has seen
     before: float = 0.0  # seconds that earlier runs took
+    share: dict[str, Any] = field(default_factory=dict)
+    ranks: Ranks | None = None
     _started: float = field(default_factory=time.monotonic)
     _last: float = field(default_factory=time.monotonic)
 
     def last(self) -> Path | None:
         """Return the folder of the last state, None where there is none."""
         return max(self.folder.glob("after-*"), default=None)
+
+    def there(self) -> bool:
+        """Tell whether a state is kept, of this scan or, in a folder of its name, of one of several texts."""
+        return any(self.folder.glob("**/after-*"))
 
     @property
     def seconds(self) -> float:
@@ -48,19 +59,21 @@ class Checkpoints:
 
         Raises ResultError where it is damaged, or of another scan, naming what differs.
         """
-        last = self.last()
+        self._started = self._last = time.monotonic()
+        last = self.last() if self.ranks is None else self.ranks.from_first(self.last())
         if last is None:
             return 0
+        last = self._own(last)
         facts = state_facts(last)
         try:
             known, batches = dict(facts["same"]), int(facts["batches"])
             tokens, before = int(facts["tokens"]), float(facts["seconds"])
         except (KeyError, TypeError, ValueError) as error:
             raise ResultError(f"the state in {last} is damaged: remove {self.folder} and start again") from error
-        same = work.same()
-        unlike = [name for name, value in same.items() if known.get(name) != value]
+        same = self._same(work)
+        unlike = [name for name in {**same, **known} if known.get(name) != same.get(name)]
         if unlike:
-            said = ", ".join(f"{name} {known.get(name)}, not {same[name]}" for name in unlike)
+            said = ", ".join(f"{name} {known.get(name)}, not {same.get(name)}" for name in unlike)
             raise ResultError(f"expected the scan that is kept in {self.folder}, which had {said}: remove that folder")
         load_state(last, work.gatherer, work.parts)
         if work.gatherer.keeper is not None and (last / MOMENTS).is_dir():
@@ -71,21 +84,48 @@ class Checkpoints:
     def after(self, work: Work, batches: int, tokens: int) -> None:
         """Keep the state of a scan that has seen so many batches and tokens, if it is time to."""
         gone = tokens - self.tokens if self.unit == "tokens" else (time.monotonic() - self._last) / 60
-        if gone < self.every:
+        due = gone >= self.every
+        if not (due if self.ranks is None else self.ranks.from_first(due)):
             return
         target = self.folder / NAME.format(batches)
         part = self.folder / f".{target.name}"
-        facts = {"same": work.same(), "batches": batches, "tokens": tokens, "seconds": self.seconds}
+        facts = {"same": self._same(work), "batches": batches, "tokens": tokens, "seconds": self.seconds}
+        with self._replacing(part, target):
+            own = self._own(part)
+            save_state(own, work.gatherer, work.parts, facts=facts)
+            if work.gatherer.keeper is not None:
+                work.gatherer.keeper.copy(own / MOMENTS)
+        self.tokens, self._last = tokens, time.monotonic()
+
+    @contextmanager
+    def _replacing(self, part: Path, target: Path) -> Iterator[None]:
+        """Let all processes write into the folder `part`; `target` is there once each of them has, and no other is."""
+        first = self.ranks is None or not self.ranks.rank
         try:
-            shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+            if first:
+                shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+            self._wait()
             with writing(target):
-                save_state(part, work.gatherer, work.parts, facts=facts)
-                if work.gatherer.keeper is not None:
-                    work.gatherer.keeper.copy(part / MOMENTS)
-                part.replace(target)
+                yield
+                self._wait()
+                if first:
+                    part.replace(target)
         finally:
-            shutil.rmtree(part, ignore_errors=True)
-        for old in self.folder.glob("after-*"):
+            if first:
+                shutil.rmtree(part, ignore_errors=True)
+        for old in self.folder.glob("after-*") if first else ():
             if old != target:
                 shutil.rmtree(old, ignore_errors=True)
-        self.tokens, self._last = tokens, time.monotonic()
+
+    def _wait(self) -> None:
+        """Wait for all processes."""
+        if self.ranks is not None:
+            self.ranks.wait()
+
+    def _own(self, state: Path) -> Path:
+        """Return the folder of this process's state."""
+        return state if self.ranks is None else state / f"process-{self.ranks.rank}"
+
+    def _same(self, work: Work) -> dict[str, Any]:
+        """Return what decides the figures that the states hold."""
+        return {**work.same(), **self.share}

@@ -115,6 +115,7 @@ def scan(
         work.gatherer.keeper = Keeper(keep_moments)
     start, on_batch = 0, None
     if checkpoints is not None:
+        checkpoints = replace(checkpoints, share={"processes": ranks.size if ranks else 1}, ranks=ranks)
         start, on_batch = checkpoints.take_up(work), partial(checkpoints.after, work)
     share = WHOLE if ranks is None else ranks.share
     run_pass(replace(work.passed(share, on_progress), start=start, on_batch=on_batch), ranks)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from rectilinear.ops.pairs import Spans
 from rectilinear.ops.parts import Submodules
 from rectilinear.ops.passes import Progress
 from rectilinear.ops.provenance import run_facts
+from rectilinear.ops.resume import Checkpoints
 from rectilinear.ops.scan import ready
 from rectilinear.ops.state import load_state, save_state
 from rectilinear.results import SCHEMA, ScanResult
@@ -219,12 +221,14 @@ def scan_shard(
     of: int,
     maps: str | Path | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    checkpoints: Checkpoints | None = None,
     **options: Any,
 ) -> Shard:
     """Gather share `number` (from 1) of `of` of a scan of `model`, and write it into an existing folder.
 
     Without `maps` it is the share of the fit part; with the folder of the merged fit part, that of the held-out part,
-    judged by its maps. `texts` and the options are those of `scan`, and the same for all shares. Raises as `scan` does,
+    judged by its maps. `texts` and the options are those of `scan`, and the same for all shares; `checkpoints` are this
+    share's own. Raises as `scan` does,
     TextError for a number that is none, and ResultError where `maps` are not whole or of another scan.
     """
     if not 1 <= number <= of:
@@ -234,23 +238,29 @@ def scan_shard(
     fitted = None if maps is None else Shards.of([maps])
     work = ready(model, tokenizer, texts, **options)
     same = {**work.same(), "of": of}
-    whole = work.passed(Share(number - 1, of), on_progress)
+    part = "fit" if fitted is None else "heldout"
+    if fitted is not None:
+        _check_maps(fitted, same)
+    whole, before = work.passed(Share(number - 1, of), on_progress), 0.0
+    if checkpoints is not None:
+        checkpoints = replace(checkpoints, share={"part": part, "share": number, "of": of})
+        whole = replace(whole, start=checkpoints.take_up(work), on_batch=partial(checkpoints.after, work))
+        before = checkpoints.before
     with whole.watching():
         if fitted is None:
             whole.fit()
         else:
-            _check_maps(fitted, same)
-            load_state(Path(next(iter(fitted.members))) / "fit", work.gatherer, work.parts)
-            whole.start_heldout()
-            whole.empty_()
+            if not whole.start:
+                load_state(Path(next(iter(fitted.members))) / "fit", work.gatherer, work.parts)
+                whole.start_heldout()
+                whole.empty_()
             whole.judge()
             for pair in whole.pairs():
                 pair.forget_maps_()
-    part = "fit" if fitted is None else "heldout"
     save_state(folder / part, work.gatherer, work.parts, facts={})
     if tokenizer is not None:
         tokenizer.save_pretrained(folder / TOKENIZER)
-    facts = {**work.facts, "seconds": round(time.perf_counter() - started, 3)}
+    facts = {**work.facts, "seconds": round(before + time.perf_counter() - started, 3)}
     held = {name: (number,) if name == part else () for name in PARTS}
     kinds = [] if work.parts is None else list(work.parts.kinds)
     shard = Shard(**held, layers=len(work.stack), same=same, facts=facts, notes=work.notes, kinds=kinds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from rectilinear.errors import TextError
 from rectilinear.ops.layers import Gatherer
 from rectilinear.ops.pair import Pair
 from rectilinear.ops.passes import Progress
+from rectilinear.ops.resume import Checkpoints
 from rectilinear.ops.scan import scan
 from rectilinear.results import ScanResult, Score, TextsResult
 
@@ -28,14 +30,15 @@ def scan_texts(
     *,
     provenance: Mapping[str, dict[str, Any]] | None = None,
     on_progress: Callable[[str, Progress], None] | None = None,
+    checkpoints: Checkpoints | None = None,
     **options: Any,
 ) -> TextsResult:
     """Scan the model on each of `texts` (documents by name) and judge the maps of each text on all the others.
 
     Every token passes through the model once. A map is that of the text's fit documents, judged on all tokens of
     another text, and at home on the documents held out; "ordinary" leaves sink tokens out of both. provenance: entries
-    for each text's result. The other options are those of `scan`; moments are kept in a folder of each text's name.
-    Raises as `scan` does, and TextError for fewer than two texts or where nothing is held out.
+    for each text's result. The other options are those of `scan`; moments and states on the way are kept in a folder of
+    each text's name. Raises as `scan` does, and TextError for fewer than two texts or where nothing is held out.
     """
     if len(texts) < 2:
         raise TextError(f"expected two texts or more to compare, got {len(texts)}")
@@ -62,6 +65,7 @@ def scan_texts(
             provenance=facts,
             on_progress=tell,
             on_gathered=keep,
+            checkpoints=None if checkpoints is None else replace(checkpoints, folder=checkpoints.folder / name),
             **options,
         )
     layers = range(len(next(iter(pairs.values()))))
