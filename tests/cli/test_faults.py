@@ -140,7 +140,7 @@ from rectilinear.cli.main import main; main()
 def test_a_scan_that_is_preempted_goes_on_to_the_same_result(folder, text, tmp_path, capsys, monkeypatch):
     small = ["scan", folder, "--text", text, "--window", "16", "--batch-tokens", "64", "--tokens", "800"]
     out = tmp_path / "out"
-    kept = [*map(str, small), "--out", str(out), "--checkpoint-every", "1tokens"]
+    kept = [*map(str, small), "--out", str(out), "--checkpoint-every", "10min"]  # but what the SIGTERM itself asks for
     done = subprocess.run([sys.executable, "-c", STOPPED, *kept], capture_output=True, text=True, check=False)
     assert done.returncode == 143
     assert done.stderr == f"What was gathered is kept in {tmp_path / '.out.partial'}: go on with --resume\n"

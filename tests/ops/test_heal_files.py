@@ -9,6 +9,7 @@ import torch
 
 import tiny
 from healing import OPTIONS, Stop, changed, healed, until
+from preempted import sigterm, terminated
 from rectilinear.errors import ModelError, NonFiniteError, RectilinearError, ResultError, TextError
 from rectilinear.models.load import load
 from rectilinear.models.projection import output_projection
@@ -39,6 +40,24 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(cuts, dense, tokeniz
         torch.testing.assert_close(done.model.get_parameter(name), parameter, atol=0, rtol=0)
     assert [p.loss for p in done.result.history] == [p.loss for p in whole.result.history]
     assert [p.seconds for p in done.result.history] == sorted(p.seconds for p in done.result.history)
+
+
+def test_a_sigterm_waits_for_the_step_and_its_checkpoint(cuts, dense, tokenizer, texts, tmp_path):
+    kept, options = tmp_path / "kept", {"train": "repaired", "steps": 20, "rate": 1e-3}
+    with terminated():
+        healed(
+            cuts["refit"],
+            dense,
+            tokenizer,
+            texts,
+            checkpoints=kept,
+            on_progress=lambda state: sigterm() if state.task == "healing" and state.done == 7 * 64 else None,
+            **options,
+        )
+    assert (kept / "checkpoint-8").is_dir()
+    done = healed(cuts["refit"], dense, tokenizer, texts, checkpoints=kept, resume=True, **options)
+    whole = healed(cuts["refit"], dense, tokenizer, texts, **options)
+    assert [p.loss for p in done.result.history] == [p.loss for p in whole.result.history]
 
 
 def test_a_checkpoint_that_a_kill_has_cut_is_passed_over(cuts, dense, tokenizer, texts, tmp_path):

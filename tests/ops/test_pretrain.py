@@ -5,6 +5,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from preempted import sigterm, terminated
 from rectilinear.errors import ModelError, NonFiniteError, RectilinearError, ResultError, TextError
 from rectilinear.ops import pretrain as module
 from rectilinear.ops.pretrain import new_model, pretrain
@@ -141,6 +142,23 @@ def test_a_run_that_was_killed_goes_on_to_the_same_losses(penalty, text, tmp_pat
     assert (tmp_path / "killed" / "linearity.jsonl").read_text() == (tmp_path / "whole" / "linearity.jsonl").read_text()
     with pytest.raises(ResultError, match="one that is done"):
         pretrain(tmp_path / "killed", **asked, resume=True)
+
+
+def test_a_sigterm_waits_for_the_step_and_a_checkpoint_that_does_not_stay(text, tmp_path):
+    asked = options(text, tokens=64 * 40)  # 40 steps: checkpoints at each fourth
+    whole = pretrain(tmp_path / "whole", **asked)
+
+    def preempted(state):
+        if state.task == "training" and state.done == 9 * 64:
+            sigterm()
+
+    with terminated():
+        pretrain(tmp_path / "run", **asked, on_progress=preempted)
+    last = tmp_path / "run" / "checkpoint-10"  # it came when the ninth step had ended
+    assert last.is_dir()
+    done = pretrain(tmp_path / "run", **asked, resume=True)
+    assert not last.exists() and not (tmp_path / "run" / "checkpoint-8").exists()
+    assert losses(done) == losses(whole) and done.checkpoints == whole.checkpoints
 
 
 def test_what_cannot_be_resumed_is_said(text, tmp_path):

@@ -13,7 +13,10 @@ import torch
 
 import tiny
 from disk import full_after
+from preempted import sigterm, terminated
 from rectilinear.errors import ResultError
+from rectilinear.ops import passes
+from rectilinear.ops.leaving import Leaving
 from rectilinear.ops.resume import Checkpoints
 from rectilinear.ops.scan import scan
 
@@ -117,6 +120,46 @@ def test_states_come_as_often_as_asked_and_the_last_stays(tmp_path, monkeypatch)
     assert [path.name for path in (tmp_path / "tokens").iterdir()] == written[-1:]
     scanned(Checkpoints(tmp_path / "minutes", 10.0))
     assert not (tmp_path / "minutes").exists()
+
+
+@pytest.mark.parametrize("batch", [1, 12, 14, 15, 19])  # of 14 and 5; in the 14th the maps come before the next state
+def test_a_sigterm_waits_for_the_batch_and_its_state(batch, tmp_path, monkeypatch):
+    run, calls = passes.run_batch, []
+
+    def preempted(*arguments):
+        calls.append(1)
+        if len(calls) == batch:
+            sigterm()
+        return run(*arguments)
+
+    monkeypatch.setattr(passes, "run_batch", preempted)
+    with terminated():
+        scanned(Checkpoints(tmp_path, 1e9))
+    assert [path.name for path in tmp_path.iterdir()] == [f"after-{batch:08}-batches"]
+    again = scanned(Checkpoints(tmp_path, 1e9))
+    assert len(calls) == 19
+    assert tiny.figures(again) == tiny.figures(scanned())
+
+
+def test_a_second_sigterm_is_heard_at_once(tmp_path, monkeypatch):
+    def twice(*arguments):
+        sigterm()
+        sigterm()
+
+    monkeypatch.setattr(passes, "run_batch", twice)
+    with terminated():
+        scanned(Checkpoints(tmp_path, 1e9))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sigterm_that_nothing_took_up_is_heard_in_the_end():
+    with terminated(), Leaving().put_off():
+        sigterm()
+
+
+def test_without_states_a_sigterm_does_not_wait():
+    with terminated():
+        scanned(on_progress=lambda state: sigterm())
 
 
 def test_a_full_disk_leaves_the_state_before(tmp_path):

@@ -116,7 +116,7 @@ def scan(
         str | None,
         typer.Option(
             help="Keep what is gathered beside OUT each so many minutes or tokens (of each process and text), as 10min "
-            "or 5_000_000tokens.",
+            "or 5_000_000tokens, and on a SIGTERM.",
             show_default="10min with --resume, else never",
             metavar="MINUTES|TOKENS",
         ),

@@ -6,25 +6,33 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
+
 from rectilinear.errors import ResultError
 from rectilinear.files import writing
+from rectilinear.ops.leaving import Leaving
 from rectilinear.ops.state import load_state, save_state, state_facts
 
 if TYPE_CHECKING:
+    from rectilinear.ops.passes import Pass
     from rectilinear.ops.ranks import Ranks
     from rectilinear.ops.scan import Work
 
 NAME = "after-{:08}-batches"
 MOMENTS = "moments"  # of the fit part, where a scan keeps its moments
+GO_ON, KEEP, KEEP_AND_LEAVE = range(3)  # what is due after a batch
 
 
 @dataclass
 class Checkpoints:
     """States of a scan in a folder of its own, the last of them only. A state is whole or not there.
+
+    A SIGTERM waits for the end of the batch and its state.
 
     every: how many `unit`s, minutes or tokens of a process, lie between one state and the next at least. share: which
     share of the scan the states are of, by names that say so. ranks: the processes that keep their states together, in
@@ -38,6 +46,7 @@ class Checkpoints:
     before: float = 0.0  # seconds that earlier runs took
     share: dict[str, Any] = field(default_factory=dict)
     ranks: Ranks | None = None
+    leaving: Leaving = field(default_factory=Leaving)
     _started: float = field(default_factory=time.monotonic)
     _last: float = field(default_factory=time.monotonic)
 
@@ -82,10 +91,9 @@ class Checkpoints:
         return batches
 
     def after(self, work: Work, batches: int, tokens: int) -> None:
-        """Keep the state of a scan that has seen so many batches and tokens, if it is time to."""
-        gone = tokens - self.tokens if self.unit == "tokens" else (time.monotonic() - self._last) / 60
-        due = gone >= self.every
-        if not (due if self.ranks is None else self.ranks.from_first(due)):
+        """Keep the state of a scan that has seen so many batches and tokens, if it is time to or time to leave."""
+        due = self._due(tokens)
+        if due == GO_ON:
             return
         target = self.folder / NAME.format(batches)
         part = self.folder / f".{target.name}"
@@ -96,6 +104,14 @@ class Checkpoints:
             if work.gatherer.keeper is not None:
                 work.gatherer.keeper.copy(own / MOMENTS)
         self.tokens, self._last = tokens, time.monotonic()
+        if due == KEEP_AND_LEAVE:
+            self.leaving.go()
+
+    def _due(self, tokens: int) -> int:
+        """Return what is due after a batch: for all processes what is for any."""
+        gone = tokens - self.tokens if self.unit == "tokens" else (time.monotonic() - self._last) / 60
+        due = KEEP_AND_LEAVE if self.leaving.asked else KEEP if gone >= self.every else GO_ON
+        return due if self.ranks is None else int(self.ranks.most(torch.tensor(due)))
 
     @contextmanager
     def _replacing(self, part: Path, target: Path) -> Iterator[None]:
@@ -129,3 +145,14 @@ class Checkpoints:
     def _same(self, work: Work) -> dict[str, Any]:
         """Return what decides the figures that the states hold."""
         return {**work.same(), **self.share}
+
+
+@contextmanager
+def going_on(checkpoints: Checkpoints | None, work: Work, whole: Pass) -> Iterator[Pass]:
+    """Give a pass that begins where an earlier run left off and keeps its state on the way; as it is without."""
+    if checkpoints is None:
+        yield whole
+        return
+    start = checkpoints.take_up(work)
+    with checkpoints.leaving.put_off():
+        yield replace(whole, start=start, on_batch=partial(checkpoints.after, work))

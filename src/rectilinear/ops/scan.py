@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,7 +25,7 @@ from rectilinear.ops.pairs import Spans, widest
 from rectilinear.ops.parts import Submodules
 from rectilinear.ops.passes import Pass, Progress, run_pass, usual_batch
 from rectilinear.ops.ranks import Ranks
-from rectilinear.ops.resume import Checkpoints
+from rectilinear.ops.resume import Checkpoints, going_on
 from rectilinear.ops.spill import Spill, check_place
 from rectilinear.results import ScanResult
 
@@ -113,12 +112,11 @@ def scan(
         if len(work.gatherer.measured) < len(work.stack):
             raise ModelError("expected all layers where moments are kept, got a choice of them: leave one out")
         work.gatherer.keeper = Keeper(keep_moments)
-    start, on_batch = 0, None
     if checkpoints is not None:
         checkpoints = replace(checkpoints, share={"processes": ranks.size if ranks else 1}, ranks=ranks)
-        start, on_batch = checkpoints.take_up(work), partial(checkpoints.after, work)
     share = WHOLE if ranks is None else ranks.share
-    run_pass(replace(work.passed(share, on_progress), start=start, on_batch=on_batch), ranks)
+    with going_on(checkpoints, work, work.passed(share, on_progress)) as whole:
+        run_pass(whole, ranks)
     if on_gathered is not None:
         on_gathered(work.gatherer)
     result = None

@@ -10,7 +10,6 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ from rectilinear.ops.pairs import Spans
 from rectilinear.ops.parts import Submodules
 from rectilinear.ops.passes import Progress
 from rectilinear.ops.provenance import run_facts
-from rectilinear.ops.resume import Checkpoints
+from rectilinear.ops.resume import Checkpoints, going_on
 from rectilinear.ops.scan import ready
 from rectilinear.ops.state import load_state, save_state
 from rectilinear.results import SCHEMA, ScanResult
@@ -241,12 +240,12 @@ def scan_shard(
     part = "fit" if fitted is None else "heldout"
     if fitted is not None:
         _check_maps(fitted, same)
-    whole, before = work.passed(Share(number - 1, of), on_progress), 0.0
     if checkpoints is not None:
         checkpoints = replace(checkpoints, share={"part": part, "share": number, "of": of})
-        whole = replace(whole, start=checkpoints.take_up(work), on_batch=partial(checkpoints.after, work))
-        before = checkpoints.before
-    with whole.watching():
+    with (
+        going_on(checkpoints, work, work.passed(Share(number - 1, of), on_progress)) as whole,
+        whole.watching(),
+    ):
         if fitted is None:
             whole.fit()
         else:
@@ -260,6 +259,7 @@ def scan_shard(
     save_state(folder / part, work.gatherer, work.parts, facts={})
     if tokenizer is not None:
         tokenizer.save_pretrained(folder / TOKENIZER)
+    before = 0.0 if checkpoints is None else checkpoints.before
     facts = {**work.facts, "seconds": round(before + time.perf_counter() - started, 3)}
     held = {name: (number,) if name == part else () for name in PARTS}
     kinds = [] if work.parts is None else list(work.parts.kinds)

@@ -80,7 +80,7 @@ def train(
     follow_budget_(trainer, books, recipe.schedule, recipe.warmup)
     # In its own format some families' weights have other names (experts, GPT-NeoX), which the Trainer, resuming, would
     # pass over: it would go on from the old ones.
-    with restored(model, "save_pretrained", *FORWARDS):
+    with books.going_on(), restored(model, "save_pretrained", *FORWARDS):
         model.save_pretrained = partial(model.save_pretrained, save_original_format=False)  # type: ignore[method-assign]
         trainer.train(resume_from_checkpoint=checkpoint)
 

@@ -79,6 +79,14 @@ class Judge(TrainerCallback, ExportableState):
         """Judge a model that is about to be saved; raises NonFiniteError where its weights are no numbers."""
         if not control.should_save or "loss" not in given["logs"]:
             return
+        folder = f"checkpoint-{state.global_step}"
+        reached = bisect_right(self.marks, self.books.mark)
+        passing = reached == self._reached and not control.should_training_stop
+        self._reached = reached
+        if passing:
+            self.passing.append(folder)
+        if passing and self.books.leaving.asked:
+            return  # there is no time to judge what only serves to go on from
         try:
             loss, bits = self.judge()
         except NonFiniteError as error:
@@ -86,13 +94,8 @@ class Judge(TrainerCallback, ExportableState):
                 f"the weights were NaN or infinite after step {state.global_step}: use a lower --lr; checkpoints "
                 "before it are kept"
             ) from error
-        found = Checkpoint(f"checkpoint-{state.global_step}", state.global_step, self.books.tokens, loss, bits)
-        reached = bisect_right(self.marks, self.books.mark)
-        if reached > self._reached or control.should_training_stop:
-            self.checkpoints.append(found)
-        else:
-            self.passing.append(found.folder)
-        self._reached = reached
+        if not passing:
+            self.checkpoints.append(Checkpoint(folder, state.global_step, self.books.tokens, loss, bits))
         self.trainer.log({"heldout_loss": loss, **({} if bits is None else {"heldout_bits_per_byte": bits})})
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -136,7 +139,8 @@ def train(
     follow_budget_(trainer, books, "cosine", recipe.warmup)
     longest = max(len(window.ids) for window in text.judged)
     trainer.add_callback(LinearityCallback(trainer, text.heldout, every=recipe.profile, window=longest))
-    trainer.train(resume_from_checkpoint=resume)
+    with books.going_on():
+        trainer.train(resume_from_checkpoint=resume)
     return [entry.get("penalty", 0.0) for entry in trainer.state.log_history if "loss" in entry]
 
 

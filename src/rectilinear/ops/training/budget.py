@@ -6,6 +6,7 @@ import math
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import ExportableState
 
 from rectilinear.errors import NonFiniteError
+from rectilinear.ops.leaving import Leaving
 from rectilinear.results import HealPoint
 
 FLOOR = 0.1  # of the rate, where the warm-up starts: a first step at 0 would be none
@@ -31,8 +33,9 @@ class Books(TrainerCallback, ExportableState):
     """Keeps steps, tokens, seconds and losses; stops at the budget's end, asks for checkpoints on the way.
 
     limit: kind (steps, tokens or seconds) and size. facts: what a checkpoint was made with, kept in it. marks: shares
-    of the budget, rising, after each of which a checkpoint is asked for. Seconds are of training only, and go on
-    counting where a resumed run had left off.
+    of the budget, rising, after each of which a checkpoint is asked for; where there are any, one is asked for as well
+    when a SIGTERM is waiting (`leaving`), which is let through then. Seconds are of training only, and go on counting
+    where a resumed run had left off.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Books(TrainerCallback, ExportableState):
         self.facts = facts
         self.on_point = on_point
         self.marks = marks
+        self.leaving = Leaving()
         self.steps = self.tokens = 0
         self.before = 0.0
         self.points: list[HealPoint] = []
@@ -90,7 +94,7 @@ class Books(TrainerCallback, ExportableState):
         passed = bisect_right(self.marks, share)
         if share >= 1:
             control.should_training_stop = True
-        control.should_save = passed > self._passed or (share >= 1 and bool(self.marks))
+        control.should_save = passed > self._passed or (bool(self.marks) and (share >= 1 or self.leaving.asked))
         self._passed = passed
 
     def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
@@ -109,3 +113,9 @@ class Books(TrainerCallback, ExportableState):
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Drop the one file of a checkpoint that is a pickle of code's own objects and that nothing reads."""
         (Path(args.output_dir) / f"checkpoint-{state.global_step}" / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+        if self.leaving.asked:
+            self.leaving.go()
+
+    def going_on(self) -> AbstractContextManager[None]:
+        """Let a SIGTERM within wait for a checkpoint, where there are any."""
+        return self.leaving.put_off() if self.marks else nullcontext()
