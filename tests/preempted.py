@@ -1,7 +1,9 @@
-"""A SIGTERM to the process of the tests, which ends what runs under it as it ends a command: by an exception."""
+"""A SIGTERM, to the process of the tests, which it ends as it ends a command, by an exception; and to a command."""
 
 import os
 import signal
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import pytest
@@ -29,3 +31,23 @@ def terminated():
 def sigterm():
     """Send it: the handler runs before this returns."""
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+STOPPED = """
+import os, signal
+from rectilinear.ops import passes
+run_batch, calls = passes.run_batch, []
+def interrupted(*arguments):
+    calls.append(1)
+    if len(calls) == 4:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return run_batch(*arguments)
+passes.run_batch = interrupted
+from rectilinear.cli.main import main; main()
+"""
+
+
+def preempted(*arguments):
+    """Return a command that was sent a SIGTERM in its fourth forward pass, in a process of its own."""
+    command = [sys.executable, "-c", STOPPED, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import rectilinear.cli as cli
 import tiny
 from commands import fails
+from preempted import preempted
 from rectilinear.cli.console import Console
 from rectilinear.cli.main import app
 from rectilinear.cli.options import interval
@@ -123,25 +124,11 @@ def test_a_clock_that_jumps_does_not_stop_the_bar(jump):
     assert "scanning" in console.file.getvalue()
 
 
-STOPPED = """
-import os, signal
-from rectilinear.ops import passes
-run_batch, calls = passes.run_batch, []
-def interrupted(*arguments):
-    calls.append(1)
-    if len(calls) == 4:
-        os.kill(os.getpid(), signal.SIGTERM)
-    return run_batch(*arguments)
-passes.run_batch = interrupted
-from rectilinear.cli.main import main; main()
-"""
-
-
 def test_a_scan_that_is_preempted_goes_on_to_the_same_result(folder, text, tmp_path, capsys, monkeypatch):
     small = ["scan", folder, "--text", text, "--window", "16", "--batch-tokens", "64", "--tokens", "800"]
     out = tmp_path / "out"
     kept = [*map(str, small), "--out", str(out), "--checkpoint-every", "10min"]  # but what the SIGTERM itself asks for
-    done = subprocess.run([sys.executable, "-c", STOPPED, *kept], capture_output=True, text=True, check=False)
+    done = preempted(*kept)
     assert done.returncode == 143
     assert done.stderr == f"What was gathered is kept in {tmp_path / '.out.partial'}: go on with --resume\n"
     assert [path.name for path in tmp_path.iterdir()] == [".out.partial"]
@@ -185,7 +172,7 @@ def test_shares_and_several_texts_go_on_too(more, folder, text, tmp_path, capsys
     ]
     out = tmp_path / "out"
     kept = [*map(str, small), "--tokens", "800", "--out", str(out), "--checkpoint-every", "1tokens"]
-    done = subprocess.run([sys.executable, "-c", STOPPED, *kept], capture_output=True, text=True, check=False)
+    done = preempted(*kept)
     assert done.returncode == 143
     assert done.stderr == f"What was gathered is kept in {tmp_path / '.out.partial'}: go on with --resume\n"
     assert "add --resume to go on, or --force to start again" in fails(kept, capsys, monkeypatch)

@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 import tiny
 from commands import fails, loaded_by
+from preempted import preempted
 from rectilinear.cli.main import app
 from training import STEPS, save_run
 
@@ -97,6 +98,20 @@ def test_an_interrupted_trace_goes_on(run, text, traced, tmp_path, monkeypatch):
     assert files(out) == files(traced)
     assert (out / "scans" / "step-0" / "result.json").stat().st_mtime_ns == first
     assert trace(run, "--text", text, "--resume").exit_code == 0  # nothing is left to do
+
+
+def test_a_trace_that_is_preempted_in_its_first_scan_goes_on(run, text, tmp_path):
+    out = tmp_path / "trace"
+    arguments = [run, "--text", text, "--out", out, "--batch-tokens", "64"]
+    stopped = preempted("trace", *arguments, "--window", "32")
+    assert stopped.returncode == 143
+    assert (
+        stopped.stderr == f"What the first scan has gathered is kept in {tmp_path / '.trace.partial'}: "
+        "go on with --resume\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == [".trace.partial"]
+    assert trace(*arguments, "--resume").exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["trace"]
 
 
 def test_resume_starts_where_there_is_nothing_and_force_starts_again(run, text, tmp_path):

@@ -6,8 +6,10 @@ import pytest
 
 import rectilinear
 import tiny
+from preempted import sigterm, terminated
 from rectilinear.errors import ModelError, NonFiniteError, ResultError, TextError
 from rectilinear.models import load as loading
+from rectilinear.ops import passes
 from rectilinear.ops import trace as tracing
 from rectilinear.ops.trace import outline
 from training import STEPS, save_run
@@ -136,6 +138,33 @@ def test_a_trace_goes_on_where_it_stopped(run, result, scanned):
     again = rectilinear.trace(f"{run}/", TEXTS, done=kept[-1], **SIZES)
     assert scanned == ["checkpoint-20", "checkpoint-100"]
     assert [point.layers for point in again.points] == [point.layers for point in result.points]
+
+
+def test_the_scan_under_way_goes_on_too(run, tmp_path, monkeypatch):
+    options = {**SIZES, "batch_tokens": 256}
+    run_batch, calls, kept = passes.run_batch, [], []
+
+    def counted(*arguments):
+        calls.append(1)
+        return run_batch(*arguments)
+
+    def preempted(*arguments):
+        if len(calls) == 10:
+            sigterm()
+        return counted(*arguments)
+
+    monkeypatch.setattr(passes, "run_batch", counted)
+    whole = rectilinear.trace(str(run), TEXTS, **options)
+    batches = len(calls)
+    calls.clear()
+    monkeypatch.setattr(passes, "run_batch", preempted)
+    with terminated():
+        rectilinear.trace(str(run), TEXTS, states=tmp_path, on_scan=lambda so_far, scan: kept.append(so_far), **options)
+    assert len(kept) == 1 and [path.name for path in tmp_path.iterdir()] == ["step-4"]
+    again = rectilinear.trace(str(run), TEXTS, states=tmp_path, done=kept[0], **options)
+    assert len(calls) == batches  # none twice
+    assert [point.layers for point in again.points] == [point.layers for point in whole.points]
+    assert not tmp_path.exists()
 
 
 def test_checkpoints_may_come_go_and_change(copy, scanned):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -107,8 +108,9 @@ def trace(
     """Follow linearity along training: scan every checkpoint on the very same windows of a text.
 
     The step is read from a checkpoint's name or its trainer_state.json. Each scan is kept as soon as it is done, in
-    OUT/scans; --resume goes on after the last one, also when more checkpoints have come. At the end there are
-    trace.json, layers.csv, plots and trace.html, which `rectilinear report OUT` draws again.
+    OUT/scans, and its state on the way each ten minutes and on a SIGTERM; --resume goes on from there, also when more
+    checkpoints have come. At the end there are trace.json, layers.csv, plots and trace.html, which `rectilinear report
+    OUT` draws again.
     """
     budget = token_budget(tokens)
     target = out or (
@@ -143,7 +145,10 @@ def trace(
             so_far.keep(scan, target, fresh=done is None and not kept, force=force)
             kept.append(so_far)
 
-    with hint(lambda: _kept(kept, target)), progress_bar(Console(stderr=True)) as show:
+    states = None if target is None else target.with_name(f".{target.name}.partial")
+    if states is not None and not resume:
+        shutil.rmtree(states, ignore_errors=True)
+    with hint(lambda: _kept(kept, target, states)), progress_bar(Console(stderr=True)) as show:
         show("looking for checkpoints", 0, None, "")
         from rectilinear.ops.trace import trace as run
 
@@ -158,6 +163,7 @@ def trace(
             sink_multiple=sink_multiple,
             seed=seed,
             done=done,
+            states=states,
             provenance={"text": source.id, "command": typed()},
             on_progress=on_progress,
             on_scan=on_scan,
@@ -172,10 +178,11 @@ def trace(
     answer(result, trace_table, json=json, place=target and target / PAGE)
 
 
-def _kept(kept: list[TraceResult], target: Path | None) -> str:
+def _kept(kept: list[TraceResult], target: Path | None, states: Path | None) -> str:
     """Return what is there to go on from, "" for nothing."""
     if not kept:
-        return ""
+        under_way = states is not None and any(states.glob("*/after-*"))
+        return f"What the first scan has gathered is kept in {states}: go on with --resume" if under_way else ""
     done, every = len(kept[-1].points), len(kept[-1].provenance["steps"])
     return f"{done} of {every} checkpoints are scanned and kept in {target}: go on with --resume"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +20,7 @@ from rectilinear.models.stack import decoder_stack, width
 from rectilinear.ops.forecast import Forecast, check_holdout, forecast, least_seconds
 from rectilinear.ops.passes import Progress as ScanProgress
 from rectilinear.ops.provenance import run_facts
+from rectilinear.ops.resume import Checkpoints
 from rectilinear.ops.scan import cut_for, scan
 from rectilinear.results import LayerScores, ScanResult, Score, TracePoint, TraceResult, mean
 
@@ -82,6 +84,7 @@ def trace(
     trust_remote_code: bool = False,
     seed: int = 0,
     done: TraceResult | None = None,
+    states: Path | None = None,
     provenance: dict[str, Any] | None = None,
     on_progress: Callable[[Progress], None] = lambda state: None,
     on_scan: Callable[[TraceResult, ScanResult], None] = lambda result, scan: None,
@@ -90,7 +93,8 @@ def trace(
 
     model, revisions, checkpoints: as for `models.checkpoints.find_checkpoints`; the other options as for `scan` and
     `load`. All checkpoints are looked at before the first is scanned. `done`: what an earlier run found; its scans are
-    not made again unless the weights were written since. `on_scan` is handed each scan with the trace so far.
+    not made again unless the weights were written since. `on_scan` is handed each scan with the trace so far. `states`:
+    a folder for the state of the scan under way, which is taken up where it is there and gone in the end.
 
     Raises ModelError for a checkpoint that is not whole, is not found, has another shape or cuts the text otherwise
     than the first one; ResultError where `done` was made with other settings; and what `scan` raises.
@@ -126,9 +130,13 @@ def trace(
         tell = _teller(on_progress, f"step {one.step:,}, {index + 1} of {len(left)}", index, len(left))
         tell(ScanProgress(0, drawn.pieces.tokens, None))
         origin = {"text": facts["text"], "command": facts["command"], "step": one.step}
-        scanned = _scan(one, drawn, loading, **shared, batch_tokens=batch_tokens, provenance=origin, on_progress=tell)
+        kept = None if states is None else Checkpoints(states / f"step-{one.step}")
+        own: dict[str, Any] = {"provenance": origin, "on_progress": tell, "checkpoints": kept}
+        scanned = _scan(one, drawn, loading, **shared, batch_tokens=batch_tokens, **own)
         points[one.step] = _point(one, scanned, drawn.notes, seed)
         on_scan(_result(facts, points), scanned)
+        if states is not None:
+            shutil.rmtree(states, ignore_errors=True)
     return _result(facts, points)
 
 
