@@ -227,8 +227,8 @@ def scan_shard(
 
     Without `maps` it is the share of the fit part; with the folder of the merged fit part, that of the held-out part,
     judged by its maps. `texts` and the options are those of `scan`, and the same for all shares; `checkpoints` are this
-    share's own. Raises as `scan` does,
-    TextError for a number that is none, and ResultError where `maps` are not whole or of another scan.
+    share's own. Raises as `scan` does, TextError for a number that is none, and ResultError where `maps` are not whole
+    or of another scan.
     """
     if not 1 <= number <= of:
         raise TextError(f"expected a share from 1 to {of}, got {number}")
