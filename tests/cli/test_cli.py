@@ -1,12 +1,15 @@
 import json
 import re
+from itertools import pairwise
 
 import pytest
 from typer.testing import CliRunner
 
 import tiny
 from commands import fails, loaded_by
-from rectilinear.cli.main import app
+from rectilinear.cli.main import COMMANDS, app
+
+NAMES = [name for panel in COMMANDS.values() for name in panel]
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +43,17 @@ def test_text_from_standard_input(folder):
     arguments = ["scan", str(folder), "--text", "-", "--window", "16", "--json"]
     done = CliRunner().invoke(app, arguments, input="\n<|endoftext|>\n".join(tiny.documents()))
     assert json.loads(done.stdout)["provenance"]["documents"] == 30
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_help_fills_its_lines_whatever_the_terminal(width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    for name in NAMES:
+        said = CliRunner().invoke(app, [name, "--help"]).stdout
+        lines = [line.strip() for line in said.partition("Usage:")[2].partition("╭")[0].splitlines()][1:]
+        for line, below in pairwise(lines):
+            if line and below:  # of one paragraph: the next word did not fit
+                assert len(line) + 1 + len(below.split()[0]) > width - 2, (name, line)
 
 
 def test_report_and_compare(scanned, tmp_path):

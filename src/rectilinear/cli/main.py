@@ -76,9 +76,16 @@ COMMANDS: dict[str, dict[str, tuple[Callable[..., None], str | None]]] = {  # by
     },
 }
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # faults that are no mistake of the command
+
+
+def _flowing(text: str | None) -> str:
+    """Return a docstring with each paragraph on a line of its own: a terminal of any width then wraps it itself."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in (text or "").split("\n\n"))
+
+
 for panel, commands in COMMANDS.items():
     for name, (command, epilog) in commands.items():
-        app.command(name, epilog=epilog, rich_help_panel=panel)(command)
+        app.command(name, help=_flowing(command.__doc__), epilog=epilog, rich_help_panel=panel)(command)
 
 
 def _version(asked: bool) -> None:
