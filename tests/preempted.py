@@ -33,21 +33,25 @@ def sigterm():
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-STOPPED = """
+MAIN = "from rectilinear.cli.main import main; main()"
+
+
+def in_forward(call, number, where="True"):
+    """Return code after which a process sends itself a signal in its forward pass of that count, if `where` holds."""
+    return f"""
 import os, signal
 from rectilinear.ops import passes
-run_batch, calls = passes.run_batch, []
+forward, calls = passes.forward, []
 def interrupted(*arguments):
     calls.append(1)
-    if len(calls) == 4:
-        os.kill(os.getpid(), signal.SIGTERM)
-    return run_batch(*arguments)
-passes.run_batch = interrupted
-from rectilinear.cli.main import main; main()
+    if {where} and len(calls) == {call}:
+        os.kill(os.getpid(), signal.{number})
+    forward(*arguments)
+passes.forward = interrupted
 """
 
 
 def preempted(*arguments):
     """Return a command that was sent a SIGTERM in its fourth forward pass, in a process of its own."""
-    command = [sys.executable, "-c", STOPPED, *map(str, arguments)]
+    command = [sys.executable, "-c", in_forward(4, "SIGTERM") + MAIN, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)

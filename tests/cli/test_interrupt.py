@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import tiny
+from preempted import MAIN, in_forward
 
 HEARD = """
 import signal
@@ -22,17 +23,7 @@ def cut_pieces(*arguments, **options):
     return cut(*arguments, **options)
 scan.cut_pieces = cut_pieces
 """
-COMPUTING = """
-import os, signal
-from rectilinear.ops import passes
-forward, calls = passes.forward, []
-def interrupted(*arguments):
-    calls.append(1)
-    if len(calls) == 2:
-        os.kill(os.getpid(), signal.SIGINT)
-    forward(*arguments)
-passes.forward = interrupted
-"""
+COMPUTING = in_forward(2, "SIGINT")
 WRITING = """
 import os, signal
 from rectilinear.ops import prune
@@ -72,7 +63,7 @@ def test_an_interrupted_command_leaves_one_line_and_no_folder(signal, moment, co
     moment = moment.replace("SIGINT", signal)
     arguments = [command, folder, *SMALL, *options, "--out", tmp_path / "out"]
     with subprocess.Popen(
-        [sys.executable, "-c", f"{HEARD}{moment}\nfrom rectilinear.cli.main import main; main()", *arguments],
+        [sys.executable, "-c", f"{HEARD}{moment}\n{MAIN}", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -10,21 +10,13 @@ import time
 import pytest
 
 import tiny
+from preempted import MAIN, in_forward
 from rectilinear.report.folder import load
 
-MAIN = "from rectilinear.cli.main import main; main()"
-# Process 1 is killed, as by a machine out of memory, in its third forward pass.
-DYING = """
-import os, signal
-from rectilinear.ops import passes
-forward, calls = passes.forward, []
-def deadly(*arguments):
-    calls.append(1)
-    if os.environ["RANK"] == "1" and len(calls) == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    forward(*arguments)
-passes.forward = deadly
-"""
+
+def dying(call):
+    """Return code after which process 1 is killed, as by a machine out of memory, in a forward pass."""
+    return in_forward(call, "SIGKILL", where='os.environ["RANK"] == "1"')
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +101,7 @@ def test_killed_processes_go_on_to_the_same_result(massive, long_text, tmp_path)
     kept = [*arguments, "--checkpoint-every", "1tokens", "--resume", "--out", tmp_path / "out"]
     states = []
     for call in (20, 7):
-        dying = DYING.replace("== 3", f"== {call}")
-        assert launched(2, *kept, code=dying + MAIN, tmp_path=tmp_path).returncode != 0
+        assert launched(2, *kept, code=dying(call) + MAIN, tmp_path=tmp_path).returncode != 0
         (last,) = (tmp_path / ".out.partial").glob("after-*")
         assert sorted(path.name for path in last.iterdir()) == ["process-0", "process-1"]
         states.append(last.name)
@@ -129,7 +120,7 @@ def test_killed_processes_go_on_to_the_same_result(massive, long_text, tmp_path)
 
 def test_a_killed_process_ends_all_of_them_in_seconds(massive, long_text, tmp_path):
     started = time.monotonic()
-    done = launched(2, *options(massive, long_text), "--out", tmp_path / "out", code=DYING + MAIN, tmp_path=tmp_path)
+    done = launched(2, *options(massive, long_text), "--out", tmp_path / "out", code=dying(3) + MAIN, tmp_path=tmp_path)
     assert done.returncode != 0
     assert "SIGKILL" in done.stderr  # said by torchrun
     assert not (tmp_path / "out").exists()
@@ -142,7 +133,7 @@ def test_without_a_launcher_the_others_say_that_one_is_gone(massive, long_text, 
         port = str(free.getsockname()[1])
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", DYING + MAIN, *options(massive, long_text), "--out", str(tmp_path / "out")],
+            [sys.executable, "-c", dying(3) + MAIN, *options(massive, long_text), "--out", str(tmp_path / "out")],
             env=environment(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port),
             stderr=subprocess.PIPE,
             text=True,

@@ -43,14 +43,14 @@ class Work:
     def scan(self, ranks: Ranks | None, keep_moments: bool, checkpoints: Checkpoints | None) -> None:
         """Scan, write the report and print the table, each in the first of several processes."""
         first = ranks is None or not ranks.rank
-        more: dict[str, Any] = {"ranks": ranks} if checkpoints is None else {"ranks": ranks, "checkpoints": checkpoints}
         with (
             _kept(checkpoints if first else None),
             _progress(first) as show,
             beside(self.target, keep_moments) as moments,
         ):
             loaded, tokenizer = self._load(show, ranks)
-            result = self._result(loaded, tokenizer, show, {"keep_moments": moments, **more})
+            more = {"keep_moments": moments, "ranks": ranks, "checkpoints": checkpoints}
+            result = self._result(loaded, tokenizer, show, more)
             if self.target is not None:
                 show("writing the report", 0, None, "")
                 result.save(self.target, force=self.force)

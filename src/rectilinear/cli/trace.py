@@ -181,7 +181,9 @@ def trace(
 def _kept(kept: list[TraceResult], target: Path | None, states: Path | None) -> str:
     """Return what is there to go on from, "" for nothing."""
     if not kept:
-        under_way = states is not None and any(states.glob("*/after-*"))
+        from rectilinear.ops.resume import Checkpoints
+
+        under_way = states is not None and Checkpoints(states).there()
         return f"What the first scan has gathered is kept in {states}: go on with --resume" if under_way else ""
     done, every = len(kept[-1].points), len(kept[-1].provenance["steps"])
     return f"{done} of {every} checkpoints are scanned and kept in {target}: go on with --resume"

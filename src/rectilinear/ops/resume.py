@@ -55,7 +55,7 @@ class Checkpoints:
         return max(self.folder.glob("after-*"), default=None)
 
     def there(self) -> bool:
-        """Tell whether a state is kept, of this scan or, in a folder of its name, of one of several texts."""
+        """Tell whether a state is kept, of this scan or, in a folder of its name, of one of several."""
         return any(self.folder.glob("**/after-*"))
 
     @property

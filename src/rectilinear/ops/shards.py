@@ -249,7 +249,7 @@ def scan_shard(
         if fitted is None:
             whole.fit()
         else:
-            if not whole.start:
+            if not whole.fitted:
                 load_state(Path(next(iter(fitted.members))) / "fit", work.gatherer, work.parts)
                 whole.start_heldout()
                 whole.empty_()
