@@ -8,9 +8,11 @@ import torch
 
 import rectilinear
 import tiny
+from preempted import sigterm, terminated
 from rectilinear.core.grams import Grams
 from rectilinear.data.pieces import Share
 from rectilinear.errors import ResultError
+from rectilinear.ops import passes
 from rectilinear.ops.conclude import concluded
 from rectilinear.ops.kept import KeptMoments
 from rectilinear.ops.layers import Gatherer
@@ -175,6 +177,24 @@ def test_a_share_that_is_killed_goes_on_to_the_same_files(model, halves, part, b
     assert len(files) > 5
     for file in files:
         assert (tmp_path / "again" / file).read_bytes() == (whole / file).read_bytes(), file
+
+
+def test_a_sigterm_after_the_last_round_is_not_in_vain(model, tmp_path, monkeypatch):
+    """Of a hundred shares the first alone has batches: no round of one each ends before the part does."""
+    run, calls = passes.run_batch, []
+
+    def preempted(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            sigterm()
+        return run(*arguments)
+
+    monkeypatch.setattr(passes, "run_batch", preempted)
+    with terminated():
+        shard(model, tmp_path / "one", 1, 100, batch_tokens=64, checkpoints=Checkpoints(tmp_path / "kept", 1e9))
+    seen = len(calls)
+    shard(model, tmp_path / "two", 1, 100, batch_tokens=64, checkpoints=Checkpoints(tmp_path / "kept", 1e9))
+    assert len(calls) == seen
 
 
 def test_the_state_of_another_share_is_refused(model, tmp_path):

@@ -53,8 +53,8 @@ class Pass:
     """One pass over `pieces`, or over a share of them; what layers see goes to `gatherer` and `parts`.
 
     start: how many first batches of the whole were seen by an earlier run, whose state the gatherer has taken up.
-    on_batch: told after each batch, or where batches are shared out after each round of one a share, how many of the
-    whole have been seen by now, and how many tokens of this share.
+    on_batch: told after each batch, or where batches are shared out after each round of one a share and at the end of
+    each part, how many of the whole have been seen by now, and how many tokens of this share.
     """
 
     model: PreTrainedModel
@@ -139,9 +139,10 @@ class Pass:
             self._run(number, batch, blocks)
         if own:
             self._tell(batch)
-        if number >= self.start and self.on_batch is not None and (number + 1) % self.share.of == 0:
+        seen = number + 1
+        if number >= self.start and self.on_batch is not None and (seen % self.share.of == 0 or seen in self._ends):
             self.gatherer.finish()
-            self.on_batch(number + 1, self.done)
+            self.on_batch(seen, self.done)
 
     def _run(self, number: int, batch: Batch, blocks: dict[tuple[int, int], int] | None) -> None:
         self.gatherer.rows = rows_of(batch, blocks, number)
@@ -162,6 +163,11 @@ class Pass:
     @cached_property
     def _fit_batches(self) -> int:
         return sum(1 for _ in batches(self.pieces.fit, self.batch_tokens))
+
+    @cached_property
+    def _ends(self) -> tuple[int, int]:
+        """How many batches have been seen when each part ends."""
+        return self._fit_batches, self._fit_batches + sum(1 for _ in batches(self.pieces.heldout, self.batch_tokens))
 
     def _opening(self) -> int:
         """Return how many first batches of the fit part decide what counts as a sink; at least all in a short text."""
