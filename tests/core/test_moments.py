@@ -102,6 +102,19 @@ def test_degenerate_rows_give_defined_results(dtype):
     assert scores(moments(torch.ones(1, 3), torch.ones(1, 3))).score is None
 
 
+@pytest.mark.parametrize(("mean", "shifted"), [(0.03, False), (0.5, False), (0.7, True), (300, True)])
+def test_contributions_in_float32_are_shifted_where_their_mean_is_large(mean, shifted):
+    x, z = rows(n=4000, d=24, dtype=torch.float32)
+    z = z / z.std() * 0.3 + mean
+    exact = scores(moments(x.double(), z.double()))
+    ours = Moments.empty(24, 24)
+    for a, b in zip(x.split(500), z.split(500), strict=True):
+        ours.update(a, b)
+    assert bool(ours.shift_z.any()) == shifted
+    assert scores(ours).increment == pytest.approx(exact.increment, abs=3e-7)
+    assert scores(ours).score == pytest.approx(exact.score, abs=3e-7)
+
+
 def test_bfloat16_rows_are_multiplied_as_they_are():
     x, z = (rows.bfloat16() for rows in rows(n=4096, d=48))
     exact = scores(moments(x.double(), z.double()))
@@ -140,14 +153,22 @@ def test_huge_offset_costs_no_digits():
     assert scores(moments(x + 1e6, z - 1e6)).increment == pytest.approx(base, abs=1e-8)
 
 
-def test_rows_left_out_do_not_count():
-    x, z = rows()
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-10), (torch.float32, 1e-6)])
+@pytest.mark.parametrize("offset", [0, 5])
+def test_rows_left_out_do_not_count(dtype, bound, offset):
+    x, z = rows(dtype=dtype)
+    z = z + offset
     out = torch.zeros(400, dtype=torch.bool)
     out[::7] = True
     x[out] *= 1e4
-    a, b = scores(moments(x, z, leave_out=out)), scores(moments(x[~out], z[~out]))
-    assert a.increment == pytest.approx(b.increment, abs=1e-10)
-    assert abs(a.score - scores(moments(x, z)).score) > 1e-6  # they would have counted
+    z[out] *= 1e4
+    left, kept = moments(x, z, leave_out=out), moments(x[~out], z[~out])
+    a, b = scores(left), scores(kept)
+    assert left.n == kept.n and a.increment == pytest.approx(b.increment, abs=bound)
+    assert abs(a.increment - scores(moments(x, z)).increment) > 1e-4  # they would have counted
+    for name in ("mean_x", "mean_z", "szz", "syy"):
+        torch.testing.assert_close(getattr(left, name), getattr(kept, name), rtol=1e-5, atol=1e-5)
+    assert torch.equal(left.szz, moments(x, z, leave_out=out, z_norm=z.norm(dim=1)).szz)
 
 
 def test_heldout_error_from_moments_alone():

@@ -6,12 +6,12 @@ from rectilinear.core.moments import Moments
 from rectilinear.core.products import (
     add_halves,
     add_square,
-    column_sums,
     distances,
     halves,
     product,
     row_norms,
     sums_halves,
+    weighted_sums,
 )
 from rectilinear.core.ridge import Ridge
 from rectilinear.errors import RectilinearError
@@ -36,9 +36,11 @@ def test_the_square_is_right_in_its_lower_triangle(d):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_sums_of_columns(dtype):
+def test_sums_of_some_rows(dtype):
     a = rows(dtype=dtype)
-    torch.testing.assert_close(column_sums(a).double(), a.double().sum(0), rtol=1e-5, atol=1e-5)
+    weights = (torch.arange(len(a)) % 3 > 0).to(dtype)
+    some = a[weights > 0].double().sum(0)
+    torch.testing.assert_close(weighted_sums(weights, a).double(), some, rtol=1e-5, atol=1e-5)
 
 
 def test_distances_of_bfloat16_rows_to_a_center_are_not_rounded():
@@ -47,6 +49,16 @@ def test_distances_of_bfloat16_rows_to_a_center_are_not_rounded():
     exact = (a.double() - center.double()).square().sum(1)
     torch.testing.assert_close(distances(a, row_norms(a), center.float()).double(), exact, rtol=1e-5, atol=1e-4)
     assert float(distances(center[None], row_norms(center[None]), center.float())) == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+@pytest.mark.parametrize("away", [0, 1, 3, 1000])
+def test_distances_to_a_center_lose_no_digits_however_far_it_is(dtype, away):
+    center = (torch.linspace(-1, 1, 40) + away).bfloat16()
+    a = rows(dtype=dtype) + center
+    exact = (a.double() - center.double()).square().sum(1)
+    found = distances(a, row_norms(a), center.float())
+    torch.testing.assert_close(found.double(), exact, rtol=1e-2 if dtype == torch.float16 else 1e-5, atol=1e-5)
 
 
 def test_two_halves_hold_a_weight_to_sixteen_bits():

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rectilinear.core.products import add_product, add_square, column_sums, full_precision, row_norms, zeros64
+from rectilinear.core.products import add_product, add_square, full_precision, row_norms, weighted_sums, zeros64
 from rectilinear.errors import ResultError
 
 EPS32 = 2.0**-24
 EPS64 = 2.0**-53
 EPS_HALF = 2.0**-20  # of bfloat16 rows: exact products, but matrix units cut off what they add up
+NEAR = 4.0  # squared spreads: float32 rows whose mean lies within lose a binary digit or two where it stays
 FAR = 4.0  # spreads: a column of bfloat16 rows whose mean lies further from zero is shifted
 SHIFTING = 512  # rows of the first batch whose mean is the shift: near enough, and read in no time
 
@@ -28,7 +29,8 @@ SHIFTING = 512  # rows of the first batch whose mean is the shift: near enough, 
 class Moments:
     """Counts, sums and products of rows x [n, p] and z [n, q], mergeable in any grouping.
 
-    Rows are shifted by a constant close to their mean before they are multiplied, so large offsets cost no digits.
+    Rows are shifted by a constant close to their mean before they are multiplied, so large offsets cost no digits; of
+    z only where its mean is large beside its spread, as it seldom is: that saves a copy of the rows.
     Products are taken in float32 over one update and summed in float64; with `exact`, or for float64 rows, they are
     float64 throughout. Where x and z both come in bfloat16 they are multiplied as they are, each product exact, and
     summed in float32: a GPU's matrix units do that fifteen times as fast. `eps` is the unit round-off of the coarsest
@@ -81,16 +83,22 @@ class Moments:
             return
         if self.n == 0 and not self.fixed:
             some = _some(n, leave_out).to(x.device, non_blocking=True)
-            self.shift_x, self.shift_z = _shift(x.index_select(0, some)), _shift(z.index_select(0, some))
+            self.shift_x, self.shift_z = _shift(x.index_select(0, some)), _shift_if_far(z.index_select(0, some))
         if self._far is None:
             self._far = self.shift_x.nonzero().flatten(), self.shift_z.nonzero().flatten()
-        a, b = _about(x, self.shift_x, self._far[0], out), _about(z, self.shift_z, self._far[1], out)
+        # Rows left out are zero in a, and so are their products with b; from the sums of b alone they are left out.
+        a, b = _about(x, self.shift_x, self._far[0], out), _about(z, self.shift_z, self._far[1], None)
+        squares = (z_norm if z_norm is not None and b is z else row_norms(b)).double().square()
+        counted = b.new_ones(len(b))
+        if out is not None:
+            counted.index_fill_(0, out, 0)
+            squares.index_fill_(0, out, 0)
         with full_precision():
             add_square(self.xx, a)
             add_product(self.xz, a, b)
-            self.sum_x += column_sums(a)
-            self.sum_z += column_sums(b)
-        self.zz += (z_norm if z_norm is not None and b is z else row_norms(b)).double().square().sum()
+            self.sum_x += weighted_sums(counted, a)
+            self.sum_z += weighted_sums(counted, b)
+        self.zz += squares.sum()
         self.n += n
         self.eps = max(self.eps, _EPS[work])
 
@@ -288,16 +296,25 @@ def _shift(rows: Tensor) -> Tensor:
     return _representable(mean, rows.dtype)
 
 
+def _shift_if_far(rows: Tensor) -> Tensor:
+    """Return `_shift`, zero for float32 rows whose mean is not large beside their spread, over all columns."""
+    shift = _shift(rows)
+    if rows.dtype != torch.float32:
+        return shift
+    spread = (rows - shift.to(rows.dtype)).square().sum() / len(rows)
+    return shift.where(shift.square().sum() > NEAR * spread, 0)
+
+
 def _about(rows: Tensor, shift: Tensor, far: Tensor, out: Tensor | None) -> Tensor:
-    """Return rows less the shift, those numbered `out` zeroed; bfloat16 rows themselves where there is nothing to do.
+    """Return rows less the shift, those numbered `out` zeroed; the rows themselves where there is nothing to do.
 
     far: the columns whose shift is not zero. Zeroed rows add nothing to any sum: cheaper than copying the others out,
     as these are few.
     """
+    if out is None and not len(far):
+        return rows
     if rows.dtype != torch.bfloat16:
         about = rows - shift.to(rows.dtype)
-    elif out is None and not len(far):
-        return rows
     else:
         about = rows.clone()
         if len(far):

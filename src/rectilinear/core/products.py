@@ -12,6 +12,7 @@ from torch import Tensor
 from rectilinear.errors import RectilinearError
 
 STRIPS = 4  # of a symmetric product
+CANCELS = 10.0  # squared norms over squared distances, of float32 rows
 ALIGNED = 32  # columns: matrix units take others five times as long
 
 
@@ -99,18 +100,25 @@ def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
         total += product(a.T, b)
 
 
-def column_sums(rows: Tensor) -> Tensor:
-    """Return the sums [p] of the columns of rows [n, p] as a product, which reads them at twice the speed of a sum."""
-    return product(rows.new_ones(1, len(rows)), rows)[0]
+def weighted_sums(weights: Tensor, rows: Tensor) -> Tensor:
+    """Return the sums [p] of rows [n, p] times weights [n]: a product, which reads them at twice the speed of a sum."""
+    return product(weights[None], rows)[0]
 
 
 def distances(rows: Tensor, norms: Tensor, center: Tensor) -> Tensor:
-    """Return the squared distances [n] of bfloat16 rows [n, p], of norms [n], to a center [p] that bfloat16 holds.
+    """Return the squared distances [n] of rows [n, p], of norms [n], to a center [p] that bfloat16 holds.
 
-    In float32; differences of rows in bfloat16 would be rounded.
+    bfloat16 rows are multiplied, as their differences would be rounded; those in float32 on a CPU too, which reads them
+    once, but where that cancels: float32 and float64 results.
     """
-    along = product(rows, center.to(rows.dtype)[:, None])[:, 0]
-    return (norms.square() - 2 * along + center.square().sum()).clamp_(min=0)
+    center = center.to(rows.dtype)
+    if rows.dtype == torch.bfloat16 or (rows.dtype == torch.float32 and rows.device.type == "cpu"):
+        squares = norms.square()
+        along = product(rows, center[:, None])[:, 0]
+        found = (squares - 2 * along + center.float().square().sum()).clamp_(min=0)
+        if rows.dtype == torch.bfloat16 or found.sum() * CANCELS > squares.sum():
+            return found
+    return row_squares(rows - center)
 
 
 def halves(weight: Tensor) -> tuple[Tensor, Tensor]:

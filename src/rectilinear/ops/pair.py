@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rectilinear.core.bootstrap import ratio_interval
-from rectilinear.core.linear import AffineMap, fit, ratio, scores
+from rectilinear.core.linear import AffineMap, Change, fit, ratio, scores
 from rectilinear.core.moments import Moments
 from rectilinear.core.products import distances, row_norms, row_squares
 from rectilinear.results import Score
@@ -52,10 +52,10 @@ class HeldOut:
     errors, totals_y, totals_z: [blocks]; totals are about `center`, the means [d] of y and z over the fit rows to the
     precision of bfloat16, so that rows in it can be set off against them as they are.
     fitted: n and sums of the fit rows, from which with those of all rows the held-out rows' own means follow.
-    map: None where judging is over.
+    map: that of all rows may be a change of the map of ordinary ones; None where judging is over.
     """
 
-    map: AffineMap | None
+    map: AffineMap | Change | None
     center: tuple[Tensor, Tensor]
     fitted: tuple[int, Tensor, Tensor]
     errors: Tensor
@@ -63,25 +63,32 @@ class HeldOut:
     totals_z: Tensor
 
     @classmethod
-    def of(cls, moments: Moments, blocks: int, center: tuple[Tensor, Tensor] | None = None) -> HeldOut:
-        """Fit the map on `moments` and start with no held-out rows; `center` where it is not that of `moments`."""
+    def of(
+        cls, moments: Moments, fitted: AffineMap | Change, blocks: int, center: tuple[Tensor, Tensor] | None = None
+    ) -> HeldOut:
+        """Start with no held-out rows for a map fitted on `moments`; `center` where it is not that of `moments`."""
         mean_y = moments.mean_x + moments.mean_z
         none = torch.zeros(3, blocks, dtype=torch.float64, device=moments.xx.device)
         sums = (moments.n, moments.n * mean_y, moments.n * moments.mean_z)
         about = center or (mean_y.bfloat16().float(), moments.mean_z.bfloat16().float())
-        return cls(fit(moments).to(torch.float32), about, sums, *none)
+        return cls(fitted.to(torch.float32), about, sums, *none)
 
     def totals(self, flow: Flow) -> tuple[Tensor, Tensor]:
         """Return the squared distances [n] of y and of z to their centers."""
         y_center, z_center = self.center
-        if flow.z.dtype == torch.bfloat16:
-            return distances(flow.y, flow.y_norm, y_center), distances(flow.z, flow.z_norm, z_center)
-        return row_squares(flow.y - y_center.to(flow.y.dtype)), row_squares(flow.z - z_center.to(flow.z.dtype))
+        return distances(flow.y, flow.y_norm, y_center), distances(flow.z, flow.z_norm, z_center)
 
-    def update(self, flow: Flow, totals: tuple[Tensor, Tensor], block: Tensor, leave_out: Tensor | None) -> Tensor:
-        """Judge rows of the document blocks [n], `totals` as above; return the squared errors [n]."""
+    def miss(self, flow: Flow, missed: Tensor | None) -> Tensor:
+        """Return by how much the map misses z, [n, d]; `missed`: by how much that of ordinary rows does, changed."""
+        if isinstance(self.map, Change):
+            assert missed is not None
+            return self.map.miss_(missed, flow.x)
         assert self.map is not None
-        errors = row_squares(self.map.miss(flow.x, flow.z))
+        return self.map.miss(flow.x, flow.z)
+
+    def update(self, missed: Tensor, totals: tuple[Tensor, Tensor], block: Tensor, leave_out: Tensor | None) -> Tensor:
+        """Judge rows of the document blocks [n], `totals` and what is missed as above; return squared errors [n]."""
+        errors = row_squares(missed)
         for sums, values in zip((self.errors, self.totals_y, self.totals_z), (errors, *totals), strict=True):
             counted = (
                 values if leave_out is None else values.masked_fill(leave_out.to(values.device, non_blocking=True), 0)
@@ -113,13 +120,16 @@ class HeldOut:
         n, sum_y, sum_z = self.fitted
         fitted = {"fitted": torch.tensor(n), "sum_y": sum_y, "sum_z": sum_z}
         center = {"center_y": self.center[0], "center_z": self.center[1]}
-        weights = {} if self.map is None else {"weight": self.map.weight, "bias": self.map.bias}
+        weights = {} if self.map is None else vars(self.map)
         return {**fitted, **center, **weights, **{name: getattr(self, name) for name in JUDGED}}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> HeldOut:
         """Rebuild from `to_tensors`; raises KeyError where a part is missing."""
-        known = AffineMap(tensors["weight"], tensors["bias"]) if "weight" in tensors else None
+        known: AffineMap | Change | None = None
+        if "bias" in tensors:
+            kind = AffineMap if "weight" in tensors else Change
+            known = kind(**{part.name: tensors[part.name] for part in fields(kind)})
         center, fitted = (tensors["center_y"], tensors["center_z"]), int(tensors["fitted"])
         sums = (fitted, tensors["sum_y"], tensors["sum_z"])
         return cls(known, center, sums, *(tensors[name] for name in JUDGED))
@@ -184,12 +194,27 @@ class Pair:
 
     def start_heldout(self, blocks: int) -> None:
         """Fit the maps on what has been seen so far: the first documents."""
+        first = fit(self.ordinary)
+        one = HeldOut.of(self.ordinary, first, blocks)
         if self.sink is None:
-            self.heldout = HeldOut.of(self.ordinary, blocks)
+            self.heldout = one
             return
-        self.heldout_ordinary = HeldOut.of(self.ordinary, blocks)
+        every = self.every
+        whole = fit(every)
+        change = Change.between(first, whole, self.sink.n)
         # One center for both, so that its distances are taken once: that of the many, which sinks do not pull.
-        self.heldout = HeldOut.of(self.every, blocks, self.heldout_ordinary.center)
+        self.heldout, self.heldout_ordinary = HeldOut.of(every, change or whole, blocks, one.center), one
+
+    def fitted(self, *, ordinary: bool) -> AffineMap:
+        """Return the map of ordinary rows or of all that judges, in float64; something must have been held out."""
+        assert self.heldout is not None
+        first = self.heldout if self.heldout_ordinary is None else self.heldout_ordinary
+        known = first.map if ordinary else self.heldout.map
+        if isinstance(known, Change):
+            assert isinstance(first.map, AffineMap)
+            return known.after(first.map.to(torch.float64))
+        assert known is not None
+        return known.to(torch.float64)
 
     def judge(self, flow: Flow, block: Tensor, sinks: Tensor | None) -> Tensor:
         """Judge unseen rows by both maps; return the squared errors [n] of the map of all tokens."""
@@ -197,10 +222,11 @@ class Pair:
         if sinks is not None and self.heldout_ordinary is None:
             # The first sinks come in the held-out part: up to here both maps had the same rows.
             self.heldout_ordinary = self.heldout.branch()
-        totals = self.heldout.totals(flow)
+        totals, missed = self.heldout.totals(flow), None
         if self.heldout_ordinary is not None:
-            self.heldout_ordinary.update(flow, totals, block, sinks)
-        return self.heldout.update(flow, totals, block, None)
+            missed = self.heldout_ordinary.miss(flow, None)
+            self.heldout_ordinary.update(missed, totals, block, sinks)
+        return self.heldout.update(self.heldout.miss(flow, missed), totals, block, None)
 
     def merge(self, other: Pair) -> Pair:
         """Return the pair of both sets of rows; what was judged, was by the same maps."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rectilinear.core.linear import AffineMap, error_of, ratio
+from rectilinear.core.linear import error_of, ratio
 from rectilinear.core.moments import Moments
 from rectilinear.errors import TextError
 from rectilinear.ops.layers import Gatherer
@@ -99,10 +99,8 @@ def _judged(
         home = results[source].layers[layer]
         return _own(home.score, ordinary), _own(home.increment, ordinary)
     pair, other = pairs[source][layer], pairs[target][layer]
-    fitted = pair.heldout_ordinary if ordinary and pair.heldout_ordinary is not None else pair.heldout
-    assert fitted is not None and fitted.map is not None  # something was held out
     moments = other.ordinary if ordinary else every[target][layer]
-    error = error_of(AffineMap(fitted.map.weight.double(), fitted.map.bias.double()), moments)
+    error = error_of(pair.fitted(ordinary=ordinary), moments)
     return ratio(error, float(moments.syy)), ratio(error, float(moments.szz))
 
 
