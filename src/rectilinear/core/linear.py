@@ -15,8 +15,7 @@ from torch import Tensor
 from rectilinear.core.moments import Moments
 from rectilinear.core.products import add_halves, halves
 
-THIN = 4  # times a map's rank that two thin products may have
-SAME = 1e-9  # of a change's norm: what it may leave out
+THIN = 4  # a product is thin where its rank is at most a fourth of the columns
 
 
 @dataclass(frozen=True)
@@ -48,28 +47,13 @@ class AffineMap:
 class Change:
     """What takes one affine map of x to another: x @ left @ right + bias; left [p, r], right [r, q], bias [q].
 
-    Maps that were fitted with and without r rows differ by no more than that, and two thin products take less time than
-    a whole one.
+    Maps that were fitted with and without a few rows differ by as many directions, and two thin products take less time
+    than a whole one.
     """
 
     left: Tensor
     right: Tensor
     bias: Tensor
-
-    @classmethod
-    def between(cls, first: AffineMap, then: AffineMap, rank: int) -> Change | None:
-        """Return what takes `first` to `then`, both float64; None where their weights differ by more than `rank`.
-
-        None too where the products would not be thin. Source: Halko, Martinsson and Tropp, SIAM Review 53 (2011), 4.1.
-        """
-        gap = then.weight - first.weight
-        if rank > min(gap.shape) // THIN:
-            return None
-        draw = torch.randn(gap.shape[1], rank, dtype=gap.dtype, generator=torch.Generator().manual_seed(0))
-        left = torch.linalg.qr(gap @ draw.to(gap.device)).Q
-        right = left.T @ gap
-        whole = bool((gap - left @ right).norm() <= SAME * gap.norm())
-        return cls(left, right, then.bias - first.bias) if whole else None
 
     def miss_(self, missed: Tensor, x: Tensor) -> Tensor:
         """Turn what the first map of rows x [n, p] misses, [n, q], into what the second one misses."""
@@ -129,12 +113,42 @@ def fit(moments: Moments, *, ridge: float = 0.0, rank: int | None = None) -> Aff
         loaded.diagonal().add_(ridge * loaded.diagonal().mean().clamp(min=torch.finfo(torch.float64).tiny))
         weight = torch.cholesky_solve(sxz, torch.linalg.cholesky(loaded))
     else:
-        root, keep = _whitener(moments)
-        solved = root.solve_transposed(root.solve(_rows(sxz, keep)))
-        weight = solved if keep is None else torch.zeros_like(sxz).index_put((keep,), solved)
+        weight = _least_squares(sxz, *_whitener(moments))
     if rank is not None and rank < min(weight.shape):
         weight = reduced(weight, moments.sxx, rank)
     return AffineMap(weight, moments.mean_z - moments.mean_x @ weight)
+
+
+def fit_both(moments: Moments, few: Moments) -> tuple[AffineMap, AffineMap | Change]:
+    """Return the map fitted on `moments`, and that fitted on both, as a change of the first where `few` are few rows.
+
+    With scatters A of x and B of x and z, to which few rows add U M U^T and U N, the weights W = A^-1 B change by
+    A^-1 U (1 + M U^T A^-1 U)^-1 (N - M U^T W), by Woodbury's identity. Directions U are those of the few rows about
+    their mean, found as the range of their scatter (Halko, Martinsson and Tropp, SIAM Review 53, 2011, 4.1), and of
+    that mean about the other's.
+    """
+    root, keep = _whitener(moments)
+    weight = _least_squares(moments.sxz, root, keep)
+    first = AffineMap(weight, moments.mean_z - moments.mean_x @ weight)
+    if keep is not None or root.triangle is None or few.n > len(weight) // THIN:
+        return first, fit(moments.merge(few))
+    share = few.n / (moments.n + few.n)
+    gap_x, gap_z = few.mean_x - moments.mean_x, few.mean_z - moments.mean_z
+    scatter = few.sxx
+    draw = torch.randn(len(weight), few.n, dtype=weight.dtype, generator=torch.Generator().manual_seed(0))
+    basis = torch.linalg.qr(scatter @ draw.to(weight.device)).Q
+    directions = torch.cat((basis, gap_x[:, None]), 1)
+    between = moments.n * share
+    inner = torch.block_diag(basis.T @ scatter @ basis, gap_x.new_full((1, 1), between))
+    cross = torch.cat((basis.T @ few.sxz, between * gap_z[None]))
+    solved = root.solve_transposed(root.solve(directions))
+    within = inner @ (directions.T @ solved)
+    within.diagonal().add_(1)
+    # Columns of A^-1 U are nearly parallel, and what they add up to would cancel in float32.
+    left, turn = torch.linalg.qr(solved)
+    right = turn @ torch.linalg.solve(within, cross - inner @ (directions.T @ weight))
+    along = (moments.mean_x + share * gap_x) @ left @ right
+    return first, Change(left, right, share * (gap_z - gap_x @ weight) - along)
 
 
 def in_turn(first: AffineMap, then: AffineMap) -> AffineMap:
@@ -183,6 +197,12 @@ class _Whitener:
             return torch.linalg.solve_triangular(self.triangle.T, b, upper=True)
         assert self.basis is not None
         return self.basis @ b
+
+
+def _least_squares(sxz: Tensor, root: _Whitener, keep: Tensor | None) -> Tensor:
+    """Return the weights [p, q] of least squares, zero for columns of x that do not vary."""
+    solved = root.solve_transposed(root.solve(_rows(sxz, keep)))
+    return solved if keep is None else torch.zeros_like(sxz).index_put((keep,), solved)
 
 
 def _rows(matrix: Tensor, keep: Tensor | None) -> Tensor:

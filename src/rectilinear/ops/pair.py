@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rectilinear.core.bootstrap import ratio_interval
-from rectilinear.core.linear import AffineMap, Change, fit, ratio, scores
+from rectilinear.core.linear import AffineMap, Change, fit, fit_both, ratio, scores
 from rectilinear.core.moments import Moments
 from rectilinear.core.products import distances, row_norms, row_squares
 from rectilinear.results import Score
@@ -64,14 +64,19 @@ class HeldOut:
 
     @classmethod
     def of(
-        cls, moments: Moments, fitted: AffineMap | Change, blocks: int, center: tuple[Tensor, Tensor] | None = None
+        cls,
+        fitted: AffineMap | Change,
+        groups: Sequence[Moments],
+        blocks: int,
+        center: tuple[Tensor, Tensor] | None = None,
     ) -> HeldOut:
-        """Start with no held-out rows for a map fitted on `moments`; `center` where it is not that of `moments`."""
-        mean_y = moments.mean_x + moments.mean_z
-        none = torch.zeros(3, blocks, dtype=torch.float64, device=moments.xx.device)
-        sums = (moments.n, moments.n * mean_y, moments.n * moments.mean_z)
-        about = center or (mean_y.bfloat16().float(), moments.mean_z.bfloat16().float())
-        return cls(fitted.to(torch.float32), about, sums, *none)
+        """Start with no held-out rows for a map fitted on groups of rows; `center` where it is not their own."""
+        n = sum(group.n for group in groups)
+        sum_z = torch.stack([group.n * group.mean_z for group in groups]).sum(0)
+        sum_y = sum_z + torch.stack([group.n * group.mean_x for group in groups]).sum(0)
+        about = center or ((sum_y / max(n, 1)).bfloat16().float(), (sum_z / max(n, 1)).bfloat16().float())
+        none = torch.zeros(3, blocks, dtype=torch.float64, device=sum_z.device)
+        return cls(fitted.to(torch.float32), about, (n, sum_y, sum_z), *none)
 
     def totals(self, flow: Flow) -> tuple[Tensor, Tensor]:
         """Return the squared distances [n] of y and of z to their centers."""
@@ -194,16 +199,14 @@ class Pair:
 
     def start_heldout(self, blocks: int) -> None:
         """Fit the maps on what has been seen so far: the first documents."""
-        first = fit(self.ordinary)
-        one = HeldOut.of(self.ordinary, first, blocks)
         if self.sink is None:
-            self.heldout = one
+            self.heldout = HeldOut.of(fit(self.ordinary), [self.ordinary], blocks)
             return
-        every = self.every
-        whole = fit(every)
-        change = Change.between(first, whole, self.sink.n)
+        first, both = fit_both(self.ordinary, self.sink)
+        self.heldout_ordinary = HeldOut.of(first, [self.ordinary], blocks)
         # One center for both, so that its distances are taken once: that of the many, which sinks do not pull.
-        self.heldout, self.heldout_ordinary = HeldOut.of(every, change or whole, blocks, one.center), one
+        center = self.heldout_ordinary.center
+        self.heldout = HeldOut.of(both, [self.ordinary, self.sink], blocks, center)
 
     def fitted(self, *, ordinary: bool) -> AffineMap:
         """Return the map of ordinary rows or of all that judges, in float64; something must have been held out."""
