@@ -47,3 +47,13 @@ def test_what_judges_is_the_same_to_the_bit_when_read_again():
         assert type(again.map) is type(held.map)
         for name, tensor in held.to_tensors().items():
             assert torch.equal(again.to_tensors()[name], tensor)
+
+
+def test_maps_judge_in_full_precision_whatever_the_process_has_set():
+    _, expected = judged()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        _, errors = judged()
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert torch.equal(errors, expected)

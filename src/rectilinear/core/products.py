@@ -108,8 +108,8 @@ def weighted_sums(weights: Tensor, rows: Tensor) -> Tensor:
 def distances(rows: Tensor, norms: Tensor, center: Tensor) -> Tensor:
     """Return the squared distances [n] of rows [n, p], of norms [n], to a center [p] that bfloat16 holds.
 
-    bfloat16 rows are multiplied, as their differences would be rounded; those in float32 on a CPU too, which reads them
-    once, but where that cancels: float32 and float64 results.
+    In float32, of float64 rows in float64. bfloat16 rows are multiplied, as their differences would be rounded; float32
+    ones on a CPU too, which reads them once, unless that cancels.
     """
     center = center.to(rows.dtype)
     if rows.dtype == torch.bfloat16 or (rows.dtype == torch.float32 and rows.device.type == "cpu"):

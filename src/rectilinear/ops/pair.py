@@ -12,7 +12,7 @@ from torch import Tensor
 from rectilinear.core.bootstrap import ratio_interval
 from rectilinear.core.linear import AffineMap, Change, fit, fit_both, ratio, scores
 from rectilinear.core.moments import Moments
-from rectilinear.core.products import distances, row_norms, row_squares
+from rectilinear.core.products import distances, full_precision, row_norms, row_squares
 from rectilinear.results import Score
 
 Judged = tuple[float | None, float | None, float | None]  # a score and its interval
@@ -85,11 +85,12 @@ class HeldOut:
 
     def miss(self, flow: Flow, missed: Tensor | None) -> Tensor:
         """Return by how much the map misses z, [n, d]; `missed`: by how much that of ordinary rows does, changed."""
-        if isinstance(self.map, Change):
+        assert self.map is not None
+        with full_precision():
+            if isinstance(self.map, AffineMap):
+                return self.map.miss(flow.x, flow.z)
             assert missed is not None
             return self.map.miss_(missed, flow.x)
-        assert self.map is not None
-        return self.map.miss(flow.x, flow.z)
 
     def update(self, missed: Tensor, totals: tuple[Tensor, Tensor], block: Tensor, leave_out: Tensor | None) -> Tensor:
         """Judge rows of the document blocks [n], `totals` and what is missed as above; return squared errors [n]."""
