@@ -3,7 +3,7 @@ import torch
 
 from rectilinear.core import linear
 from rectilinear.core.linear import AffineMap, Change
-from rectilinear.ops.pair import Flow, HeldOut, Pair
+from rectilinear.ops.pair import JUDGED, Flow, HeldOut, Pair
 
 
 def judged(dtype=torch.float32):
@@ -49,11 +49,13 @@ def test_what_judges_is_the_same_to_the_bit_when_read_again():
             assert torch.equal(again.to_tensors()[name], tensor)
 
 
-def test_maps_judge_in_full_precision_whatever_the_process_has_set():
-    _, expected = judged()
+def test_pairs_judge_in_full_precision_whatever_the_process_has_set():
+    pair, expected = judged()
     torch.set_float32_matmul_precision("medium")
     try:
-        _, errors = judged()
+        other, errors = judged()
     finally:
         torch.set_float32_matmul_precision("highest")
     assert torch.equal(errors, expected)
+    for name in JUDGED:  # errors, and totals about the centers
+        assert torch.equal(getattr(other.heldout, name), getattr(pair.heldout, name)), name

@@ -116,7 +116,7 @@ def fit(moments: Moments, *, ridge: float = 0.0, rank: int | None = None) -> Aff
         weight = _least_squares(sxz, *_whitener(moments))
     if rank is not None and rank < min(weight.shape):
         weight = reduced(weight, moments.sxx, rank)
-    return AffineMap(weight, moments.mean_z - moments.mean_x @ weight)
+    return _through_means(weight, moments)
 
 
 def fit_both(moments: Moments, few: Moments) -> tuple[AffineMap, AffineMap | Change]:
@@ -129,7 +129,7 @@ def fit_both(moments: Moments, few: Moments) -> tuple[AffineMap, AffineMap | Cha
     """
     root, keep = _whitener(moments)
     weight = _least_squares(moments.sxz, root, keep)
-    first = AffineMap(weight, moments.mean_z - moments.mean_x @ weight)
+    first = _through_means(weight, moments)
     if keep is not None or root.triangle is None or few.n > len(weight) // THIN:
         return first, fit(moments.merge(few))
     share = few.n / (moments.n + few.n)
@@ -203,6 +203,11 @@ def _least_squares(sxz: Tensor, root: _Whitener, keep: Tensor | None) -> Tensor:
     """Return the weights [p, q] of least squares, zero for columns of x that do not vary."""
     solved = root.solve_transposed(root.solve(_rows(sxz, keep)))
     return solved if keep is None else torch.zeros_like(sxz).index_put((keep,), solved)
+
+
+def _through_means(weight: Tensor, moments: Moments) -> AffineMap:
+    """Return the map of that weight [p, q] that takes the mean of x to that of z."""
+    return AffineMap(weight, moments.mean_z - moments.mean_x @ weight)
 
 
 def _rows(matrix: Tensor, keep: Tensor | None) -> Tensor:

@@ -86,11 +86,10 @@ class HeldOut:
     def miss(self, flow: Flow, missed: Tensor | None) -> Tensor:
         """Return by how much the map misses z, [n, d]; `missed`: by how much that of ordinary rows does, changed."""
         assert self.map is not None
-        with full_precision():
-            if isinstance(self.map, AffineMap):
-                return self.map.miss(flow.x, flow.z)
-            assert missed is not None
-            return self.map.miss_(missed, flow.x)
+        if isinstance(self.map, AffineMap):
+            return self.map.miss(flow.x, flow.z)
+        assert missed is not None
+        return self.map.miss_(missed, flow.x)
 
     def update(self, missed: Tensor, totals: tuple[Tensor, Tensor], block: Tensor, leave_out: Tensor | None) -> Tensor:
         """Judge rows of the document blocks [n], `totals` and what is missed as above; return squared errors [n]."""
@@ -226,11 +225,12 @@ class Pair:
         if sinks is not None and self.heldout_ordinary is None:
             # The first sinks come in the held-out part: up to here both maps had the same rows.
             self.heldout_ordinary = self.heldout.branch()
-        totals, missed = self.heldout.totals(flow), None
-        if self.heldout_ordinary is not None:
-            missed = self.heldout_ordinary.miss(flow, None)
-            self.heldout_ordinary.update(missed, totals, block, sinks)
-        return self.heldout.update(self.heldout.miss(flow, missed), totals, block, None)
+        with full_precision():
+            totals, missed = self.heldout.totals(flow), None
+            if self.heldout_ordinary is not None:
+                missed = self.heldout_ordinary.miss(flow, None)
+                self.heldout_ordinary.update(missed, totals, block, sinks)
+            return self.heldout.update(self.heldout.miss(flow, missed), totals, block, None)
 
     def merge(self, other: Pair) -> Pair:
         """Return the pair of both sets of rows; what was judged, was by the same maps."""
