@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from rectilinear.core.products import (
     add_square,
     distances,
     halves,
+    in_waves,
     product,
     row_norms,
     sums_halves,
@@ -31,6 +34,35 @@ def test_products_of_bfloat16_keep_every_digit():
 @pytest.mark.parametrize("d", [1, 31, 40, 200])
 def test_the_square_is_right_in_its_lower_triangle(d):
     a, total = rows(d=d, dtype=torch.float32), torch.ones(d, d, dtype=torch.float64)
+    add_square(total, a)
+    torch.testing.assert_close(total.tril(), (1 + a.double().T @ a.double()).tril(), rtol=1e-5, atol=1e-5)
+
+
+def waves(ends, units):
+    """Return how many times a device fills up with tiles of 128 by 256."""
+    return sum(-(-(-(-(b - a) // 128) * -(-b // 256)) // units) for a, b in pairwise((0, *ends)))
+
+
+@pytest.mark.parametrize("p", [1, 255, 256, 576, 2048, 4096, 5000, 8192])
+@pytest.mark.parametrize("units", [1, 80, 108, 132])
+def test_strips_on_a_gpu_take_no_more_waves_than_others(p, units):
+    ends = in_waves(p, units)
+    assert ends[-1] == p
+    assert all(0 < a < b for a, b in pairwise(ends))
+    alike = [(*range(p // n, (p // n) * n, p // n), p) for n in range(1, min(p, 9))] or [(p,)]
+    assert waves(ends, units) <= min(waves(other, units) for other in alike)
+
+
+def test_strips_of_4096_columns_take_three_waves_of_132_multiprocessors_not_four():
+    assert waves(in_waves(4096, 132), 132) == 3
+    assert waves((1024, 2048, 3072, 4096), 132) == waves((4096,), 132) == 4
+
+
+def test_the_square_is_right_in_strips_of_unlike_widths(monkeypatch):
+    ends = in_waves(700, 2)
+    assert len(ends) > 1
+    monkeypatch.setattr("rectilinear.core.products._strips", lambda p, device: ends)
+    a, total = rows(d=700), torch.ones(700, 700, dtype=torch.float64)
     add_square(total, a)
     torch.testing.assert_close(total.tril(), (1 + a.double().T @ a.double()).tril(), rtol=1e-5, atol=1e-5)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from rectilinear.errors import RectilinearError
 
-STRIPS = 4  # of a symmetric product
+STRIPS = 4  # of a symmetric product, alike in width
+TILE = 128, 256  # rows and columns of a product that a GPU's multiprocessor makes at a time
 CANCELS = 10.0  # squared norms over squared distances, of float32 rows
 ALIGNED = 32  # columns: matrix units take others five times as long
 
@@ -75,14 +77,11 @@ def product(a: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor:
 
 
 def add_square(total: Tensor, rows: Tensor) -> None:
-    """Add the lower triangle of rows^T rows to `total` [p, p]: in strips, five eighths of the work of the whole."""
+    """Add the lower triangle of rows^T rows to `total` [p, p]: in strips, five eighths or so of the whole."""
     p = rows.shape[1]
-    width = max(-(-p // STRIPS), 1)
-    width += -width % ALIGNED
     # Strips of another type are put together first: adding each to a part of the total takes three times as long.
     made = total if rows.dtype == total.dtype else total.new_zeros(p, p, dtype=torch.float32)
-    for start in range(0, p, width):
-        stop = min(start + width, p)
+    for start, stop in pairwise((0, *_strips(p, rows.device))):
         strip, a, b = made[start:stop, :stop], rows[:, start:stop], rows[:, :stop]
         if made is total:
             strip.addmm_(a.T, b)
@@ -90,6 +89,33 @@ def add_square(total: Tensor, rows: Tensor) -> None:
             product(a.T, b, out=strip)
     if made is not total:
         total += made
+
+
+@cache
+def _strips(p: int, device: torch.device) -> tuple[int, ...]:
+    """Return where the strips of a symmetric product of p columns end, p last."""
+    if device.type == "cuda":
+        return in_waves(p, torch.cuda.get_device_properties(device).multi_processor_count)
+    width = max(-(-p // STRIPS), 1)
+    width += -width % ALIGNED
+    return (*range(width, p, width), p)
+
+
+def in_waves(p: int, units: int) -> tuple[int, ...]:
+    """Return the ends of strips that take fewest waves of tiles on `units` multiprocessors, then least work.
+
+    A strip of a few tiles takes as long as one of a tile for each multiprocessor: four strips alike of 4,096 columns
+    take as many waves on 132 of them as the whole square.
+    """
+    rows, columns = TILE
+    best: dict[int, tuple[int, int, tuple[int, ...]]] = {0: (0, 0, ())}
+    for stop in (*range(columns, p, columns), p):
+        found = []
+        for start, (waves, work, ends) in best.items():
+            tiles = -(-(stop - start) // rows) * -(-stop // columns)
+            found.append((waves + -(-tiles // units), work + tiles, (*ends, stop)))
+        best[stop] = min(found)
+    return best[p][2]
 
 
 def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
