@@ -26,3 +26,8 @@ def write_whole(file: Path, data: bytes) -> None:
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
+
+
+def under_way(target: Path, suffix: str = "") -> Path:
+    """Return where what is on the way to `target` is kept until that is there: a hidden neighbour."""
+    return target.with_name(f".{target.name}.partial{suffix}")

@@ -149,6 +149,9 @@ def test_the_folder_holds_model_plan_and_document(cuts, dense, tokenizer, texts,
     assert (document["schema"], document["kind"]) == (1, "heal")
     assert document["spent"]["steps"] == 3 and document["recipe"]["budget"] == {"steps": 3}
     assert len(document["history"]) == 3 and document["provenance"]["versions"]["torch"]
+    card, page = ((out / name).read_text() for name in ("README.md", "report.html"))
+    assert "layers, healed" in card and "3 steps" in card and "rectilinear.load(folder)" in card
+    assert "A healed model" in page and 'id="figure-healing"' in page
     again, _ = load(str(out))
     assert not changed(done.model, again)
     # And what was healed can be healed on.

@@ -13,7 +13,7 @@ from rectilinear.models.stack import decoder_stack, forward, watch
 from rectilinear.ops.cut.bench import Bench, Options, evaluating
 from rectilinear.ops.cut.registry import SELECTORS
 from rectilinear.ops.prune import plan_for
-from rectilinear.report.pruning import card
+from rectilinear.report.model import card
 from rectilinear.results import Plan, SweepResult
 
 LAYERS = 6
@@ -134,7 +134,7 @@ def test_another_text_can_judge(model):
     cut = prune(model, layers=[3], judge_texts=tiny.documents(count=40, seed=9), judge_tokens=256)
     assert cut.plan.calibration["judge_apart"]
     assert cut.plan.calibration["judge_tokens"] == 256
-    assert "another text" in card(cut.result)
+    assert "another text" in card(cut.result, "cut.md.j2")
     again = prune(model, plan=cut.plan)  # judged on its own text, it keeps as much of that from the repairs
     assert again.plan.calibration["kept_tokens"] == cut.plan.calibration["kept_tokens"]
     assert all(torch.equal(v, again.model.state_dict()[k]) for k, v in cut.model.state_dict().items())

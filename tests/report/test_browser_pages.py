@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 from browser import CONTRAST, hit
+from rectilinear.report.healing import healing_figure
 from rectilinear.report.html import (
     compare_page,
     eval_page,
+    heal_page,
     prune_page,
     scan_page,
     sweep_page,
@@ -17,13 +19,14 @@ from rectilinear.report.sweep import sweep_figure
 
 
 def test_the_other_pages_are_quiet_and_readable_too(show, results):
-    _, texts, sweep, prompt, evaluation, cut, *_ = results
+    _, texts, sweep, prompt, evaluation, cut, healed, *_ = results
     pages = (
         texts_page(texts, {"overlay": overlay(list(texts.results.values()), texts.names)}),
         sweep_page(sweep, {"sweep": sweep_figure(sweep)}),
         tokens_page(prompt),
         eval_page(evaluation),
         prune_page(cut, "Nothing was done."),
+        heal_page(healed, "Nothing was done.", {"healing": healing_figure(healed)}),
     )
     for html in pages:
         page = show(html, color_scheme="dark")

@@ -14,6 +14,7 @@ from rectilinear.cli.options import Device, Dtype, Force, Json, TrustRemoteCode,
 from rectilinear.cli.progress import progress_bar
 from rectilinear.cli.say import answer, note, typed
 from rectilinear.errors import RectilinearError
+from rectilinear.files import under_way
 
 EPILOG = """Examples:
 
@@ -103,7 +104,7 @@ def judge(
             beginnings,
             client,
             settings,
-            journal=folder.with_name(f".{folder.name}.partial.jsonl"),
+            journal=under_way(folder, ".jsonl"),
             provenance={"command": typed(), "source": prompts},
             on_progress=lambda task, done, total: show(task, done, total, ""),
         )

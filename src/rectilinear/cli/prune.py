@@ -27,6 +27,7 @@ from rectilinear.cli.progress import hint, progress_bar
 from rectilinear.cli.say import answer, typed
 from rectilinear.core.spans import in_words, parse_layers
 from rectilinear.errors import ModelError, ResultError
+from rectilinear.files import under_way
 
 if TYPE_CHECKING:
     from rectilinear.ops.cut.bench import Progress
@@ -227,7 +228,7 @@ def prune(
 
 def _journal(target: Path, *, force: bool, resume: bool) -> Path:
     """Return the file that keeps the sets that are tried; raises ResultError where that of another search is there."""
-    path = target.with_name(f".{target.name}.partial.jsonl")
+    path = under_way(target, ".jsonl")
     if path.exists() and not resume:
         if not force:
             raise ResultError(f"{path} keeps an earlier search: add --resume to go on, or --force to start again")

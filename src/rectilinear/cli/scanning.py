@@ -16,6 +16,7 @@ from rectilinear.cli.console import Console
 from rectilinear.cli.progress import Show, hint, progress_bar
 from rectilinear.cli.say import answer, note
 from rectilinear.errors import ResultError, TextError
+from rectilinear.files import under_way
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -154,7 +155,7 @@ def checkpoints_of(
     """
     from rectilinear.ops.resume import Checkpoints
 
-    kept = Checkpoints(target.with_name(f".{target.name}.partial"), *every)
+    kept = Checkpoints(under_way(target), *every)
     if kept.there() and not resume:
         if not force:
             raise ResultError(f"{kept.folder} keeps an earlier scan: add --resume to go on, or --force to start again")

@@ -30,6 +30,7 @@ from rectilinear.cli.options import (
 )
 from rectilinear.cli.progress import hint, progress_bar
 from rectilinear.cli.say import answer, typed
+from rectilinear.files import under_way
 
 if TYPE_CHECKING:
     from rectilinear.ops.trace import Outline, Progress
@@ -145,7 +146,7 @@ def trace(
             so_far.keep(scan, target, fresh=done is None and not kept, force=force)
             kept.append(so_far)
 
-    states = None if target is None else target.with_name(f".{target.name}.partial")
+    states = None if target is None else under_way(target)
     if states is not None and not resume:
         shutil.rmtree(states, ignore_errors=True)
     with hint(lambda: _kept(kept, target, states)), progress_bar(Console(stderr=True)) as show:

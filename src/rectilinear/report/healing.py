@@ -5,30 +5,40 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from rectilinear.core.spans import in_words
-from rectilinear.report.folder import write_folder
+from rectilinear.report.chart import Curve, Panel, stacked
+from rectilinear.report.html import heal_page
+from rectilinear.report.model import repaired, write_model
+from rectilinear.report.scale import around
+from rectilinear.report.shapes import BLUE, Drawing
 from rectilinear.report.text import percent, sparkline, visible
 from rectilinear.results import HealResult
 
-PLAN, DOCUMENT = "plan.json", "heal.json"
+DOCUMENT = "heal.json"
 
 
 def save_heal(result: HealResult, out: Path, weights: Callable[[Path], None], *, force: bool = False) -> Path:
-    """Write a checkpoint by `weights`, plan.json and heal.json to the folder `out`; return it.
+    """Write a checkpoint by `weights`, plan.json, heal.json, README.md and report.html to the folder `out`; return it.
 
     Raises ResultError where it exists and `force` is False, or cannot be written; nothing half-written stays.
     """
+    figures = {"healing": healing_figure(result)} if len(result.history) > 1 else {}
+    page = heal_page(result, repaired(result.plan), figures)
+    return write_model(
+        out, weights, result, page, document=DOCUMENT, template="healed.md.j2", marker=DOCUMENT, force=force
+    )
 
-    def fill(folder: Path) -> None:
-        weights(folder)
-        (folder / PLAN).write_text(result.plan.to_json() + "\n", encoding="utf-8")
-        (folder / DOCUMENT).write_text(result.to_json() + "\n", encoding="utf-8")
 
-    return write_folder(out, fill, force=force, marker=DOCUMENT)
+def healing_figure(result: HealResult) -> Drawing:
+    """Draw the loss of training over the tokens read."""
+    tokens, losses = (np.array([getattr(p, name) for p in result.history], dtype=float) for name in ("tokens", "loss"))
+    panel = Panel(f"Loss ({visible(result.recipe['loss'])})", [Curve(tokens, losses, BLUE, marker="")])
+    return stacked([panel], "tokens read", around([tokens]), 200)
 
 
 def heal_table(result: HealResult) -> RenderableType:

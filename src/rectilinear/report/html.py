@@ -25,6 +25,7 @@ from rectilinear.results import (
     DeltaResult,
     EvalResult,
     FinetuneResult,
+    HealResult,
     JudgeResult,
     ProbeResult,
     PruneResult,
@@ -94,6 +95,10 @@ CAPTIONS = {
         "Top: score and increment score on unseen text, before (dashed) and after (solid). Below each, the change with "
         "its 95 % interval over the same held-out documents for both models; red diamonds mark layers where the "
         "interval of the held-out change excludes 0. One layer in twenty does so by chance alone.",
+    ),
+    "healing": (
+        "Training, step by step",
+        "The loss towards the dense model over the tokens read; of a long training, means over several steps.",
     ),
     "finetune": (
         "What fine-tuning does to each layer",
@@ -198,6 +203,19 @@ def prune_page(result: PruneResult, repaired: str) -> str:
         repaired=repaired,
         tried=[(layers, verdict, in_words(layers)) for layers, verdict in best],
         figures=[],
+    )
+
+
+def heal_page(result: HealResult, repaired: str, figures: dict[str, Drawing]) -> str:
+    """Return what a healing did as a single HTML document; `repaired` says in words how the cut was made up for."""
+    return _render(
+        "heal.html.j2",
+        result=result,
+        plan=result.plan,
+        facts=result.provenance,
+        removed=in_words(result.plan.remove),
+        repaired=repaired,
+        figures=_drawn(figures),
     )
 
 

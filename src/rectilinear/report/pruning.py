@@ -1,4 +1,4 @@
-"""The folder of a cut model: the checkpoint, its plan, what it cost, and a model card."""
+"""The folder of a cut model, and what a cut cost."""
 
 from __future__ import annotations
 
@@ -6,27 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from rectilinear.core.spans import in_words
-from rectilinear.report.folder import write_folder
 from rectilinear.report.html import prune_page
-from rectilinear.report.text import number, visible
-from rectilinear.results import Plan, PruneResult
+from rectilinear.report.model import PLAN, repaired, write_model
+from rectilinear.report.text import visible
+from rectilinear.results import PruneResult
 
-PLAN, DOCUMENT, CARD, PAGE = "plan.json", "prune.json", "README.md", "report.html"
-REPAIRED = {
-    "none": "Nothing was done to make up for them.",
-    "linear": "An affine map, fitted on the dense model's stream, stands in the place of each.",
-    "patch": "One affine map stands in the place of each removed span.",
-    "scalar": "What the layers above add was scaled, so that the stream has its old size.",
-    "fold": "A map of the MLP's output was folded into the projection before each cut, by least squares.",
-    "fold-cosine": "A map of the MLP's output was folded into the projection before each cut, by cosine distance.",
-    "refit": "The MLP output projection before each cut was solved again, by ridge towards its old value.",
-}
+DOCUMENT = "prune.json"
 
 
 def save_prune(result: PruneResult, out: Path, weights: Callable[[Path], None], *, force: bool = False) -> Path:
@@ -34,30 +24,8 @@ def save_prune(result: PruneResult, out: Path, weights: Callable[[Path], None], 
 
     Raises ResultError where it exists and `force` is False, or cannot be written; nothing half-written stays.
     """
-
-    def fill(folder: Path) -> None:
-        weights(folder)
-        (folder / PLAN).write_text(result.plan.to_json() + "\n", encoding="utf-8")
-        (folder / DOCUMENT).write_text(result.to_json() + "\n", encoding="utf-8")
-        (folder / CARD).write_text(card(result), encoding="utf-8")
-        (folder / PAGE).write_text(prune_page(result, _repaired(result.plan)), encoding="utf-8")
-
-    return write_folder(out, fill, force=force, marker=PLAN)
-
-
-def card(result: PruneResult) -> str:
-    """Return the model card, in Markdown."""
-    environment = Environment(
-        loader=PackageLoader("rectilinear.report"),
-        autoescape=False,  # Markdown: `inline` takes out what would end a code span or a line
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "inline": _inline}
-    plan = result.plan
-    values = {"removed": in_words(plan.remove), "repaired": _repaired(plan)}
-    return environment.get_template("card.md.j2").render(result=result, plan=plan, **values) + "\n"
+    page = prune_page(result, repaired(result.plan))
+    return write_model(out, weights, result, page, document=DOCUMENT, template="cut.md.j2", marker=PLAN, force=force)
 
 
 def prune_rows(result: PruneResult) -> list[dict[str, Any]]:
@@ -99,12 +67,3 @@ def prune_table(result: PruneResult) -> RenderableType:
         Text(f"\njudged on {plan.calibration.get('judge_tokens', 0):,} tokens of {where}", "dim"),
         *(Text(f"! {visible(note)}", style="yellow") for note in result.warnings),
     )
-
-
-def _repaired(plan: Plan) -> str:
-    return REPAIRED.get(plan.repair, plan.repair)
-
-
-def _inline(value: object) -> str:
-    """Return text from data fit for a code span of Markdown, and for a line of its front matter."""
-    return visible(value).replace("`", "'")

@@ -79,7 +79,7 @@ class HealResult(Shown):
         return json.dumps(clean(self.to_dict()), indent=1, allow_nan=False)
 
     def save(self, out: str | Path, weights: Callable[[Path], None], *, force: bool = False) -> Path:
-        """Write the checkpoint by `weights`, and beside it the plan and this document, whole or not at all.
+        """Write the checkpoint by `weights`, and beside it plan, document, model card and page, whole or not.
 
         Raises ResultError where the folder exists and `force` is False, or where it cannot be written.
         """
