@@ -1,15 +1,17 @@
-"""The explorer under load: 50 users at once, 1,000 requests, one JSON line for each tenth of them.
+"""The explorer under load: 50 users at once, 1,000 requests, one JSON line a tenth of them (or a request a user).
 
     python benchmarks/load.py [--users 50] [--requests 1000] [--model demo:tiny]
 
 Each user looks at prompts of its own, one after the other, over the page's own two addresses. errors: answers that are
-none; MiB: resident memory of the server, which is to stay where it is; slowest: seconds of one answer.
+none; MiB: resident memory of the server; slowest: seconds of one answer. Exit code 1 after an error, and where memory
+grows by more than 5 % after the first answers.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import socket
 import subprocess
 import sys
 import tempfile
@@ -30,6 +32,7 @@ WORDS = "One day a little girl named Lily went to the park with her dog and saw 
 
 
 USER = threading.local()
+GROWTH = 1.05  # of the server's memory, after the first answers
 
 
 def session_of_user() -> str:
@@ -70,14 +73,22 @@ def resident(pid: int) -> int:
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) // 1024
 
 
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
 def main() -> None:
     """Start the explorer on a scan with maps, and ask."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=50)
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--model", default="demo:tiny")
-    parser.add_argument("--port", type=int, default=7869)
+    parser.add_argument("--port", type=int, help="by default one that is free")
     options = parser.parse_args()
+    options.port = options.port or free_port()
     with tempfile.TemporaryDirectory() as folder:
         scans = Path(folder)
         model, tokenizer = rectilinear.load(options.model)
@@ -108,12 +119,14 @@ def run(options: argparse.Namespace, pid: int) -> None:
             except (httpx.HTTPError, RuntimeError, KeyError) as error:
                 return f"{type(error).__name__}: {error}"
 
-        part = options.requests // 10
+        part, errors, sizes = max(options.requests // 10, options.users), 0, []
         with ThreadPoolExecutor(options.users) as users:
             for done in range(0, options.requests, part):
                 start = time.perf_counter()
                 found = list(users.map(one, range(done, done + part)))
                 wrong = [each for each in found if isinstance(each, str)]
+                errors += len(wrong)
+                sizes.append(resident(pid))
                 print(
                     json.dumps(
                         {
@@ -121,12 +134,15 @@ def run(options: argparse.Namespace, pid: int) -> None:
                             "errors": len(wrong),
                             "a_second": round(part / (time.perf_counter() - start), 1),
                             "slowest": round(max((each for each in found if isinstance(each, float)), default=0.0), 2),
-                            "MiB": resident(pid),
+                            "MiB": sizes[-1],
                             **({"first error": wrong[0]} if wrong else {}),
                         }
                     ),
                     flush=True,
                 )
+    warm = sizes[len(sizes) // 5]
+    if errors or sizes[-1] > GROWTH * warm:
+        sys.exit(f"{errors} errors, and {sizes[-1] - warm} MiB more than after the first answers")
 
 
 if __name__ == "__main__":

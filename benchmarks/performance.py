@@ -3,11 +3,12 @@
     python benchmarks/performance.py [--model demo] [--tokens 8192]        # minutes; the table of docs/performance.md
     python benchmarks/performance.py --short [--check | --store]           # `make bench`
 
-floor: seconds that the case's arithmetic takes at the rate of a large float32 product timed in this run; distance:
-seconds over floor. ratio: seconds over those of the forward pass (without head) of the
-same tokens that was timed beside it, or over a bare start of Python; the median of `--repeats` turns. --check compares
-the ratios with those in benchmarks/ratios.json, of the same model and tokens, and fails where one is more than 10 %
-above; --store keeps them there.
+arithmetic: seconds that the case's operations take at the rate of a large float32 product timed in this run; moving:
+those that the bytes it cannot but read and write take at the rate of a copy; floor: the larger of both; distance:
+seconds over floor. ratio: seconds over those of the forward pass (without head) of the same tokens that was timed
+beside it, or over a bare start: of Python, or of Python with torch and transformers; the median of `--repeats` turns.
+passes: what a cut cost, in forward passes. --check compares the ratios with those in benchmarks/ratios.json, of the
+same model and tokens, and fails where one is more than 10 % above; --store keeps them there.
 """
 
 from __future__ import annotations
@@ -28,16 +29,28 @@ from typing import Any
 import torch
 
 import rectilinear
+from rectilinear.cli.main import COMMANDS
 from rectilinear.core.spectra import two_nn
 from rectilinear.data.text import read_text
 from rectilinear.models.siblings import default_text
 from rectilinear.models.stack import decoder_stack, forward, width
+from rectilinear.ops.cut.registry import SELECTORS
 
 STORED = Path(__file__).with_name("ratios.json")
 WORSE = 1.10  # of a ratio over the stored one
 WINDOW, BATCH = 512, 8
-SELECTORS = ("linearity", "bi", "angular", "span", "kl")  # loss (SLEB) takes an hour
-STARTS = (["--version"], ["--help"], ["scan", "--help"], ["prune", "--help"], ["report", "SCAN"], ["verify", "SCAN"])
+LONG = ("kl", "loss", "reverse")  # selectors that try set after set: timed once
+FLOAT, DOUBLE = 4, 8  # bytes
+ADAM = 7 * FLOAT  # a parameter: weight, gradient and both moments read, all but the gradient written
+BARE, TORCH = "", "import torch, transformers"
+STARTS = (["--version"], ["--help"], *([name, "--help"] for panel in COMMANDS.values() for name in panel))
+READING = (["report", "SCAN"], ["compare", "SCAN", "SCAN"], ["verify", "SCAN"], ["reproduce", "--list"])
+LOADING = (
+    ["scan", "demo:tiny", "--tokens", "1024"],
+    ["tokens", "demo:tiny", "--maps", "SCAN", "--prompt", "Once upon a time"],
+    ["prune", "demo:tiny", "--remove", "1", "--effort", "one-shot", "--tokens", "1024"],
+    ["eval", "demo:tiny", "--tokens", "1024"],
+)
 
 
 @dataclass
@@ -88,6 +101,24 @@ class Bench:
         attention = 2 * WINDOW * width(self.loaded[0]) * len(stack)  # half of the scores, and half of their use
         return (2 * weights + attention) * self.ids.numel()
 
+    @cached_property
+    def scan_operations(self) -> float:
+        """Operations of a scan: the pass, both products of each layer, and its held-out maps on a quarter."""
+        d, layers = width(self.loaded[0]), len(decoder_stack(self.loaded[0]))
+        return self.pass_operations + (3.2 + 2 * 0.25) * d * d * layers * self.ids.numel()
+
+    @cached_property
+    def batches(self) -> int:
+        """Batches of a pass: each reads all weights."""
+        return -(-len(self.ids) // BATCH)
+
+    @cached_property
+    def pass_bytes(self) -> float:
+        """Bytes of a forward pass: the weights once a batch, and the stream into and out of each layer."""
+        stack = decoder_stack(self.loaded[0])
+        weights = sum(p.numel() for p in stack.parameters())
+        return FLOAT * (weights * self.batches + 2 * self.ids.numel() * width(self.loaded[0]) * len(stack))
+
     def bare(self) -> None:
         """Pass all tokens through the model, without the head."""
         model = self.loaded[0]
@@ -96,11 +127,17 @@ class Bench:
             for part in self.ids.split(BATCH):
                 forward(model, stack, part, None)
 
-    def against_forward(self, case: Callable[[], object]) -> tuple[float, float, float]:
+    def against_forward(self, case: Callable[[], object], repeats: int | None = None) -> tuple[float, float, float]:
         """Return the median seconds of a case, of the forward pass in turn with it, and the median of their ratio."""
-        pairs = [(seconds(self.bare), seconds(case)) for _ in range(self.repeats)]
+        pairs = [(seconds(self.bare), seconds(case)) for _ in range(repeats or self.repeats)]
         ratio = statistics.median(taken / base for base, taken in pairs)
         return statistics.median(taken for _, taken in pairs), statistics.median(base for base, _ in pairs), ratio
+
+    def case(self, name: str, taken: float, operations: float, moved: float, **more: float) -> dict[str, Any]:
+        """Return a case with its floor, from the operations and the bytes that it cannot do without."""
+        arithmetic, moving = operations / self.rate, moved / self.bandwidth
+        floors = {"arithmetic": arithmetic, "moving": moving, "floor": max(arithmetic, moving)}
+        return {"case": name, "seconds": taken, **floors, **more}
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -114,7 +151,6 @@ def scanning(bench: Bench, short: bool) -> Iterator[dict[str, Any]]:
     """Time the forward pass, the scan with its report, and with all pairs of positions."""
     model, tokenizer = bench.loaded
     layers, d, count = len(decoder_stack(model)), width(model), bench.ids.numel()
-    floor = bench.pass_operations / bench.rate
 
     def scan(**options: Any) -> None:
         result = rectilinear.scan(model, tokenizer, input_ids=bench.ids, **options)
@@ -122,66 +158,82 @@ def scanning(bench: Bench, short: bool) -> Iterator[dict[str, Any]]:
             result.save(Path(folder) / "scan")
 
     taken, base, ratio = bench.against_forward(scan)
-    yield {"case": "forward without head", "seconds": base, "floor": floor, "ratio": 1.0}
-    moments = (3.2 + 2 * 0.25) * d * d * layers * count / bench.rate
-    yield {"case": "scan and report", "seconds": taken, "floor": floor + moments, "ratio": ratio}
+    yield bench.case("forward without head", base, bench.pass_operations, bench.pass_bytes, ratio=1.0)
+    # Each batch reads the stream again and adds to the float64 products: read and written, of x only their triangle.
+    moved = layers * (FLOAT * 2 * d * count + DOUBLE * 2 * 1.5 * d * d * bench.batches)
+    operations, moved = bench.scan_operations, bench.pass_bytes + moved
+    yield bench.case("scan and report", taken, operations, moved, ratio=ratio)
     if not short:
-        products = layers * (layers + 1) / 2 * 2 * d * d * count / bench.rate
-        taken = seconds(lambda: scan(pairs=True))
-        yield {"case": "scan with all pairs", "seconds": taken, "floor": floor + moments + products}
+        products = layers * (layers + 1) / 2 * 2 * d * d * count
+        summed = layers * (layers + 1) / 2 * DOUBLE * 2 * d * d * bench.batches
+        taken, _, ratio = bench.against_forward(lambda: scan(pairs=True), 1)
+        yield bench.case("scan with all pairs", taken, operations + products, moved + summed, ratio=ratio)
     points = torch.randn(4096, d)
     taken = min(seconds(lambda: two_nn(points)) for _ in range(bench.repeats))
-    yield {"case": "intrinsic dimension of 4,096 points", "seconds": taken, "floor": 2 * 4096**2 * d / bench.rate}
+    yield bench.case("intrinsic dimension of 4,096 points", taken, 2 * 4096**2 * d, FLOAT * 4096 * (d + 4096))
 
 
 def judging(bench: Bench, short: bool) -> Iterator[dict[str, Any]]:
     """Time perplexity, which needs the head on every token."""
     model, tokenizer = bench.loaded
     text = [tokenizer.decode(bench.ids.flatten())]
-    head = 2 * bench.ids.numel() * width(model) * model.config.vocab_size
+    vocabulary = model.config.vocab_size
+    head = 2 * bench.ids.numel() * width(model) * vocabulary
 
     def judge() -> None:
         rectilinear.perplexity(model, tokenizer, text, window=WINDOW, tokens=bench.ids.numel())
 
     taken, _, ratio = bench.against_forward(judge)
-    floor = (bench.pass_operations + head) / bench.rate
-    yield {"case": "perplexity", "seconds": taken, "floor": floor, "ratio": ratio}
+    moved = bench.pass_bytes + FLOAT * vocabulary * width(model) * bench.batches
+    yield bench.case("perplexity", taken, bench.pass_operations + head, moved, ratio=ratio)
 
 
 def cutting(bench: Bench, short: bool) -> Iterator[dict[str, Any]]:
     """Time a cut of two layers by each selector, refitted, and steps of healing it."""
     model, tokenizer = bench.loaded
-    for select in SELECTORS[:1] if short else SELECTORS:
-        start = time.perf_counter()
-        cut = rectilinear.prune(model, tokenizer, texts=bench.texts, remove=2, select=select, tokens=bench.tokens)
-        taken, passes = time.perf_counter() - start, cut.result.passes
-        floor = passes * bench.pass_operations / bench.rate
-        yield {"case": f"prune --select {select}", "seconds": taken, "floor": floor, "passes": passes}
-    if short:
-        return
-    steps = 4
+    for select in ("linearity",) if short else SELECTORS:
+        cuts = []
+
+        def cut(select: str = select, cuts: list[Any] = cuts) -> None:
+            cuts.append(
+                rectilinear.prune(model, tokenizer, texts=bench.texts, remove=2, select=select, tokens=bench.tokens)
+            )
+
+        taken, _, ratio = bench.against_forward(cut, 1 if select in LONG else None)
+        passes = cuts[-1].result.passes
+        costs = passes * bench.pass_operations, passes * bench.pass_bytes
+        yield bench.case(f"prune --select {select}", taken, *costs, ratio=ratio, passes=passes)
+    steps, last = 4, cuts[-1]
     healed = rectilinear.heal(
-        cut.model, model, tokenizer, texts=bench.texts, plan=cut.plan, steps=steps, holdout=2, read=16 * WINDOW
+        last.model, model, tokenizer, texts=bench.texts, plan=last.plan, steps=steps, holdout=2, read=16 * WINDOW
     )
-    weights, head = (sum(p.numel() for p in decoder_stack(cut.model).parameters()), model.lm_head.weight.numel())
-    step = (8 * weights + 8 * head) * WINDOW / bench.rate  # of the teacher forward, of the student forward and back
-    yield {"case": "a step of heal", "seconds": healed.result.seconds / steps, "floor": step}
+    taken = healed.result.seconds / steps
+    weights, head = (sum(p.numel() for p in decoder_stack(last.model).parameters()), model.lm_head.weight.numel())
+    # Operations: of the teacher forward, of the student forward and back. AdamW touches every number.
+    base = seconds(bench.bare) * WINDOW / bench.ids.numel()
+    operations = (8 * weights + 8 * head) * WINDOW
+    yield bench.case("a step of heal", taken, operations, ADAM * (weights + head), ratio=taken / base)
 
 
 def starting(bench: Bench, short: bool) -> Iterator[dict[str, Any]]:
-    """Time commands from the shell's prompt and back to it; the floor is Python's own start."""
+    """Time commands from the shell's prompt and back to it, against the start of what they cannot do without."""
     with tempfile.TemporaryDirectory() as folder:
         scan = Path(folder) / "scan"
         tiny, tokenizer = rectilinear.load("demo:tiny")
         stories = read_text(default_text("demo:tiny")).documents()
-        rectilinear.scan(tiny, tokenizer, stories, tokens=2048).save(scan)
-        for words in STARTS[:2] if short else STARTS:
+        rectilinear.scan(tiny, tokenizer, stories, tokens=2048, keep_moments=Path(folder) / "moments").save(scan)
+        cases = [(words, BARE) for words in (*STARTS, *READING)] + [(words, TORCH) for words in LOADING]
+        for words, least in cases[:2] if short else cases:
             command = [sys.executable, "-m", "rectilinear", *(str(scan) if word == "SCAN" else word for word in words)]
+            out = ["--out", str(Path(folder) / "out"), "--force"] if words in LOADING and "eval" not in words else []
 
-            def run(command: list[str] = command) -> None:
-                subprocess.run(command, capture_output=True, check=True)
+            def run(command: list[str] = [*command, *out]) -> None:  # noqa: B006  bound at once, never changed
+                subprocess.run(command, capture_output=True, check=True, cwd=folder)
 
-            pairs = [(seconds(lambda: run([sys.executable, "-c", ""])), seconds(run)) for _ in range(3 * bench.repeats)]
+            def bare(least: str = least) -> None:
+                run([sys.executable, "-c", least])
+
+            pairs = [(seconds(bare), seconds(run)) for _ in range((3 if least == BARE else 1) * bench.repeats)]
             taken, floor = min(pair[1] for pair in pairs), min(pair[0] for pair in pairs)
             yield {"case": f"rectilinear {' '.join(words)}", "seconds": taken, "floor": floor, "ratio": taken / floor}
 

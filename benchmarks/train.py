@@ -70,6 +70,9 @@ def main() -> None:
     step(None)
     with recorded(stack) as stream, torch.no_grad():
         model(**batch, use_cache=False)
+    a, copied = torch.zeros(2**24), torch.empty(2**24)
+    bandwidth = 2 * a.nbytes / min(_timed(lambda: copied.copy_(a)) for _ in range(5))
+    moving = 3 * sum(x.nbytes for x in stream) / bandwidth
     facts = {"size": asked.size, "tokens": ids.numel(), "threads": torch.get_num_threads()}
     plain = []
     for name, penalty in PENALTIES.items():
@@ -82,7 +85,7 @@ def main() -> None:
         low, median, high = (round(q - 1, 4) for q in statistics.quantiles(ratios, n=4))
         alone = min(_timed(partial(_by_itself, penalty, stream)) for _ in range(5)) / min(plain)
         told = {"case": f"penalty {name}", **facts, "added": median, "quartiles": [low, high]}
-        print(json.dumps({**told, "alone": round(alone, 4)}), flush=True)
+        print(json.dumps({**told, "alone": round(alone, 4), "floor": round(moving / min(plain), 4)}), flush=True)
 
     tokens = max(LEAST, PER_D * shape.width)
     text = torch.randint(1, shape.vocab, (tokens // shape.window, shape.window)).numpy()

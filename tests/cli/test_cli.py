@@ -1,5 +1,8 @@
 import json
+import os
 import re
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
@@ -145,3 +148,14 @@ def test_plain_tables_are_ascii_and_hold_no_escapes(scanned, monkeypatch):
     assert plain.isascii() and "\x1b" not in plain
     assert "held-out" in plain and "##" in plain
     assert CliRunner().invoke(app, ["report", str(scanned)]).stdout == usual
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("rectilinear pr", {"prune", "pretrain", "probe"}), ("rectilinear scan demo --sink", {"--sink-multiple"})],
+)
+def test_the_shell_completes_commands_and_options(typed, offered):
+    asked = {"_RECTILINEAR_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    code = "import sys; sys.argv = ['rectilinear']; from rectilinear.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **asked}, check=False, capture_output=True)
+    assert set(done.stdout.decode().split()) == offered

@@ -16,8 +16,18 @@ def bare(folder, tmp_path):
     return tmp_path / "bare"
 
 
+PLAN = ("--plan", "--dry-run")
+
+
 def dry_run(*arguments):
     return CliRunner().invoke(app, ["scan", *map(str, arguments), "--dry-run"])
+
+
+def test_plan_is_another_name_for_it(bare):
+    plans = [CliRunner().invoke(app, ["scan", str(bare), "--tokens", "1600", name]).stdout for name in PLAN]
+    told = [[line for line in plan.splitlines() if not line.startswith("time")] for plan in plans]
+    assert told[0] == told[1]
+    assert len(told[0]) > 8
 
 
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(bare, tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -16,6 +18,7 @@ from rectilinear.app.engine import FIT, Engine, Question
 from rectilinear.app.guard import Guard
 from rectilinear.core.spans import spans_of
 from rectilinear.errors import RectilinearError, ResultError
+from rectilinear.models.heap import few_arenas
 
 PROMPT = "The capital of France is Paris, and the capital of Germany is"
 LEAST, MOST = 1.0, 2.0  # relative error: where the slider begins, and its end
@@ -39,6 +42,7 @@ def serve(engine: Engine, *, port: int, share: bool = False) -> gr.Blocks:
 
     Raises RectilinearError where the port is taken or the public address cannot be had.
     """
+    _steady()
     blocks = build(engine)
     try:
         blocks.launch(
@@ -61,6 +65,16 @@ def serve(engine: Engine, *, port: int, share: bool = False) -> gr.Blocks:
         blocks.close(verbose=False)
         raise RectilinearError("cannot get a public address from Gradio's servers: leave --share out to stay local")
     return blocks
+
+
+def _steady() -> None:
+    """Keep the server's memory level over any number of answers."""
+    # Gradio keeps a record of ten thousand events: each holds back the memory that lies around it.
+    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "64")
+    few_arenas()
+    # Python looks for garbage when what is new is a quarter of what is old: torch and transformers are a lot.
+    gc.collect()
+    gc.freeze()
 
 
 def _head() -> str:

@@ -70,9 +70,9 @@ COMMANDS: dict[str, dict[str, tuple[Callable[..., None], str | None]]] = {  # by
     },
     "Show": {
         "explore": (explore.explore, explore.EPILOG),
-        "report": (report.report, None),
-        "compare": (report.compare, None),
-        "verify": (verify.verify, None),
+        "report": (report.report, report.REPORT_EPILOG),
+        "compare": (report.compare, report.COMPARE_EPILOG),
+        "verify": (verify.verify, verify.EPILOG),
     },
 }
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # faults that are no mistake of the command

@@ -14,6 +14,19 @@ from rectilinear.cli.hold import hold
 from rectilinear.cli.say import answer, note
 from rectilinear.errors import ResultError
 
+REPORT_EPILOG = """Examples:
+
+rectilinear report scan-demo
+
+rectilinear report scans/* --png
+
+rectilinear report scan-demo --json | jq '.layers[].score.heldout'"""
+COMPARE_EPILOG = """Examples:
+
+rectilinear compare scan-small scan-large --out compare
+
+rectilinear compare before after --labels before,after --force"""
+
 
 def report(
     folders: Annotated[

@@ -12,7 +12,6 @@ import typer
 from rectilinear.cli.hold import hold
 from rectilinear.cli.options import (
     Device,
-    DryRun,
     Dtype,
     Force,
     Holdout,
@@ -132,7 +131,12 @@ def scan(
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap and of the samples.")] = 0,
-    dry_run: DryRun = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--plan", "--dry-run", help="Print the memory needed, by part and device, and the time; read no weights."
+        ),
+    ] = False,
 ) -> None:
     """Measure how linear every layer of a model is, in one pass over a text.
 

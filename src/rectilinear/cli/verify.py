@@ -12,6 +12,12 @@ import typer
 from rectilinear.cli.console import Console
 from rectilinear.errors import ResultError
 
+EPILOG = """Examples:
+
+rectilinear verify scan-demo small
+
+rectilinear verify results/* --json"""
+
 
 def verify(
     folders: Annotated[list[Path], typer.Argument(help="Folders written by any command.", metavar="DIR...")],

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Of glibc's malloc.h. What glibc comes to by itself at most, once a process has freed blocks of that size:
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
+# What glibc comes to by itself at most, once a process has freed blocks of that size:
 MMAP, TRIM = 32 << 20, 64 << 20  # bytes
 KEPT = 256 << 20  # bytes free at the heap's top before any go back: what a batch frees
 TAKEN = 2  # layers that show how much is taken where nothing was free
@@ -63,6 +63,11 @@ class Heap:
         """Give the system back what is free, also between what is in use, where other work may not fit."""
         _ask("malloc_trim", 0)
         self._least, self._layers = resident(), 0
+
+
+def few_arenas() -> None:
+    """Let threads to come share two parts of the heap: of its own, each would keep what it does not need."""
+    _ask("mallopt", M_ARENA_MAX, 2)
 
 
 def resident() -> int:
