@@ -41,8 +41,8 @@ def converted(gguf: Path, target: Path) -> Path:
         raise _unkept(error) from error
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
             forget_quantisation_(model)
             model.save_pretrained(part)
             tokenizer.save_pretrained(part)
@@ -63,7 +63,7 @@ def config_of(gguf: Path) -> PreTrainedConfig:
 
     try:
         with quiet():
-            return AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            return AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
     except Exception as error:
         raise _damaged(gguf, error) from error
 

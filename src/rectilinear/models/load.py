@@ -76,10 +76,10 @@ def load_tokenizer(
         return _tokenizer(model, str(_resolve(model)), {"revision": revision, "trust_remote_code": trust_remote_code})
 
 
-def kept_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Return a tokenizer from where `save_pretrained` put it, without a model; raises ModelError where it is none."""
+def kept_tokenizer(place: str | Path) -> PreTrainedTokenizerBase:
+    """Return a tokenizer that needs no model beside it, of a folder or Hub id; raises ModelError where it is none."""
     with quiet():
-        return _tokenizer(str(folder), str(folder), {})
+        return _tokenizer(str(place), str(place), {"trust_remote_code": False})
 
 
 def check_found(model: str, *, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedConfig:
@@ -225,7 +225,7 @@ def _config_alone(model: str, common: dict[str, Any]) -> PreTrainedConfig:
     if place is None:
         return _config(model, str(_resolve(model)), common)
     file, folder = place
-    return _config(model, str(folder), {}) if (folder / "config.json").is_file() else config_of(file)
+    return _config(model, str(folder), common) if (folder / "config.json").is_file() else config_of(file)
 
 
 def _class(config: PreTrainedConfig, model: str) -> Any:

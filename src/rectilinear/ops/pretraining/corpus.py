@@ -13,8 +13,8 @@ from torch import Tensor
 
 from rectilinear.data.text import read_text
 from rectilinear.data.windows import Window, apart
-from rectilinear.errors import ModelError, TextError, first_line
-from rectilinear.models.quiet import quiet
+from rectilinear.errors import ModelError, TextError
+from rectilinear.models.load import kept_tokenizer
 from rectilinear.ops.pretraining.recipe import Recipe
 from rectilinear.ops.progress import Progress
 
@@ -146,13 +146,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
     Raises ModelError where there is none, or one without an end token.
     """
-    from transformers import AutoTokenizer
-
-    try:
-        with quiet():
-            found = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"cannot load the tokenizer of {name!r}: {first_line(error)}") from error
+    found = kept_tokenizer(name)
     if found.eos_token_id is None:
         raise ModelError(f"expected a tokenizer with an end-of-text token to put between documents, got {name!r}")
     return found
