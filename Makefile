@@ -46,7 +46,7 @@ smoke: .venv/.installed
 
 # A hundred thousand files that are nearly right, drawn anew each time: minutes to an hour.
 fuzz: .venv/.installed
-	FUZZ_EXAMPLES=4600 $(BIN)/python -m pytest tests/test_fuzz.py
+	FUZZ_EXAMPLES=4600 $(BIN)/python -m pytest tests/test_fuzz.py tests/test_fuzz_models.py
 
 # What a scan, perplexity and a start cost over a bare forward pass, against what they cost before: minutes.
 bench: .venv/.installed

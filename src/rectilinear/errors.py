@@ -31,6 +31,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line that says something in an error of another library, its kind where none does."""
+    """Return the first line that says something in an error of a library, made visible; its kind where none does."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return visible(lines[0]) if lines else type(error).__name__
+
+
+def visible(value: object) -> str:
+    """Return text with control characters, direction marks and lone surrogates written out as escapes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))

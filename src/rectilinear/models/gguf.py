@@ -7,12 +7,13 @@ import hashlib
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rectilinear.errors import ModelError, first_line
 from rectilinear.models.demo import cache_dir
 from rectilinear.models.quiet import quiet
 from rectilinear.models.save import forget_quantisation_
+from rectilinear.models.weights import NO_ADAPTER, check_whole, missing_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -28,7 +29,8 @@ def folder_of(gguf: Path) -> Path:
 def converted(gguf: Path, target: Path) -> Path:
     """Return the folder `target` with the de-quantised model, made on first use: reading GGUF takes a minute.
 
-    Raises ModelError where the file is damaged or the cache cannot be written; nothing half-made stays.
+    Raises ModelError where the file is damaged or lacks weights, or the cache cannot be written; nothing half-made
+    stays.
     """
     if (target / "config.json").is_file():
         return target
@@ -42,12 +44,22 @@ def converted(gguf: Path, target: Path) -> Path:
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
-            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
+            kind: Any = AutoModelForCausalLM
+            model, told = kind.from_pretrained(
+                gguf.parent,
+                gguf_file=gguf.name,
+                trust_remote_code=False,
+                output_loading_info=True,
+                adapter_kwargs={"subfolder": NO_ADAPTER},
+            )
+            check_whole(str(gguf), missing_weights(model, told))
             forget_quantisation_(model)
             model.save_pretrained(part)
             tokenizer.save_pretrained(part)
         if not target.exists():  # another process may have been faster
             part.replace(target)
+    except ModelError:
+        raise
     except Exception as error:  # a damaged file makes the reader raise almost any kind
         if isinstance(error, OSError) and error.errno is not None and error.errno != errno.ENOENT:
             raise _unkept(error) from error

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, Cache, PreTrainedConfig, PreTrainedModel
 
 FILE = "modeling_rectilinear.py"
+MOST_OUTPUTS = 100  # of a layer
 
 
 class LinearBlock(nn.Module):
@@ -68,10 +69,12 @@ def linear_class(base: type[Any]) -> type[Any]:
 
         def __init__(self, config: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
             super().__init__(config, *args, **kwargs)
-            named = config.linear_blocks
-            stack, width = self.get_submodule(named["stack"]), config.get_text_config().hidden_size
-            for key, rank in named["ranks"].items():
-                stack[int(key)] = LinearBlock(width, rank, layer_idx=int(key), outputs=named["outputs"])
+            named, width = config.linear_blocks, config.get_text_config().hidden_size
+            stack, ranks, outputs = _named(self, named)
+            for index, rank in ranks.items():
+                if rank is not None and not 0 <= rank <= width:
+                    raise ValueError(f"expected a rank from 0 to {width} of linear block {index}, got {rank}")
+                stack[index] = LinearBlock(width, rank, layer_idx=index, outputs=outputs)
 
         def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
             super().save_pretrained(save_directory, *args, **kwargs)
@@ -85,6 +88,26 @@ def linear_class(base: type[Any]) -> type[Any]:
     return WithBlocks
 
 
+def _named(model: nn.Module, blocks: Any) -> tuple[nn.ModuleList, dict[int, int | None], int]:
+    """Return the stack, the rank of each block and the length of a layer's outputs, as `config.linear_blocks` has them.
+
+    Raises ValueError for what `save_pretrained` does not write: anyone may have written it.
+    """
+    try:
+        path, outputs = blocks["stack"], blocks["outputs"]
+        ranks = {int(key): rank for key, rank in blocks["ranks"].items()}
+        stack = model.get_submodule(path)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"expected linear_blocks with a stack, outputs and ranks, got {error}") from error
+    if not isinstance(stack, nn.ModuleList) or not all(0 <= index < len(stack) for index in ranks):
+        raise ValueError(f"expected linear blocks in a stack of layers that has them, got {path!r}")
+    if not isinstance(outputs, int) or not 0 <= outputs <= MOST_OUTPUTS:
+        raise ValueError(f"expected the length of a layer's outputs, got {outputs!r}")
+    if not all(rank is None or isinstance(rank, int) for rank in ranks.values()):
+        raise ValueError(f"expected a rank or null of each linear block, got {ranks!r}")
+    return stack, ranks, outputs
+
+
 class RectilinearConfig(PreTrainedConfig):
     """What stands in config.json: the base model's config, as `text_config`, under a type that plain code refuses."""
 
@@ -95,6 +118,8 @@ class RectilinearConfig(PreTrainedConfig):
     ) -> None:
         self.text_config = None
         if text_config is not None:
+            if not isinstance(text_config, dict) or not isinstance(text_config.get("model_type"), str):
+                raise ValueError("expected a text_config with a model_type")
             options = {**text_config, "attn_implementation": attn_implementation}
             self.text_config = AutoConfig.for_model(options.pop("model_type"), **options)
         super().__init__(**kwargs)
@@ -122,7 +147,14 @@ class RectilinearForCausalLM(PreTrainedModel):
 
 
 def _class(config: Any) -> type[Any]:
-    return linear_class(getattr(transformers, config.architectures[0]))
+    """Return the class for a base model's config; raises ValueError where that names no model of transformers."""
+    named = getattr(config, "architectures", None)
+    name = named[0] if isinstance(named, list) and named else None
+    base: Any = getattr(transformers, name, None) if isinstance(name, str) else None
+    if isinstance(base, type) and issubclass(base, PreTrainedModel):
+        made: type[Any] = linear_class(base)  # type: ignore[arg-type]
+        return made
+    raise ValueError(f"expected a model class of transformers under the linear blocks, got {name!r}")
 
 
 def _wrap(folder: Path) -> None:

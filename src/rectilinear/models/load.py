@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from rectilinear.errors import ModelError, first_line, nearest
 from rectilinear.hub import limit_patience
+from rectilinear.models.configs import check_config, own_dtype
 from rectilinear.models.demo import demo_gguf, demo_place
 from rectilinear.models.folders import check_folder, check_heads, tokenizer_place
 from rectilinear.models.gguf import config_of, converted, folder_of
+from rectilinear.models.outside import one_line, said
 from rectilinear.models.quiet import quiet
 from rectilinear.models.siblings import is_sibling, sibling_folder
 
@@ -38,33 +40,31 @@ def load(
     `balanced` to spread the layers over all GPUs. Weights are read from safetensors only; checkpoints with linear
     blocks need no trust. The dtype of the checkpoint is remembered for `save_model`. outputs: how many a
     head on the last real token gives, which takes the place of the one for language and starts from random numbers.
-    Raises ModelError, one line each.
+    Raises ModelError, one line each; a model that is without a head for language raises it where that is run.
     """
     import torch
-    from safetensors import SafetensorError
 
     from rectilinear.models.auto import register
+    from rectilinear.models.weights import read_weights
 
     register()
     source = str(_resolve(model))
     where = device_of(device)
     common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    with quiet():
-        config = _config(model, source, common)
-        chosen = _dtype(dtype, config, where)
-        placed = {"device_map": "auto"} if where == "balanced" else {}
-        kind, headed = (
-            (_class(config, model), {}) if outputs is None else (_classifier(config, model), {"num_labels": outputs})
-        )
-        try:
-            loaded = kind.from_pretrained(source, dtype=chosen, use_safetensors=True, **placed, **headed, **common)
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"cannot load the weights of {model!r}: {first_line(error)}") from error
-        tokenizer = _tokenizer(model, source, common)
+    config = _config(model, source, common)
+    options = {**common, "dtype": _dtype(dtype, config, where)}
+    if where == "balanced":
+        options["device_map"] = "auto"
+    if outputs is not None:
+        options["num_labels"] = outputs
+    kind = _class(config, model) if outputs is None else _classifier(config, model)
+    with one_line(f"cannot load the weights of {model!r}"):
+        loaded = read_weights(kind, source, model, new_head=outputs is not None, **options)
+    tokenizer = _tokenizer(model, source, common)
     if where != "balanced":
         loaded.to(torch.device(where))
     loaded.config._name_or_path = model  # not the folder in the cache
-    loaded.stored_dtype = _own_dtype(config)
+    loaded.stored_dtype = own_dtype(config)
     return loaded.eval(), tokenizer
 
 
@@ -72,14 +72,12 @@ def load_tokenizer(
     model: str, *, revision: str | None = None, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerBase:
     """Return the tokenizer that `load` would, without the model; raises ModelError where there is none."""
-    with quiet():
-        return _tokenizer(model, str(_resolve(model)), {"revision": revision, "trust_remote_code": trust_remote_code})
+    return _tokenizer(model, str(_resolve(model)), {"revision": revision, "trust_remote_code": trust_remote_code})
 
 
 def kept_tokenizer(place: str | Path) -> PreTrainedTokenizerBase:
     """Return a tokenizer that needs no model beside it, of a folder or Hub id; raises ModelError where it is none."""
-    with quiet():
-        return _tokenizer(str(place), str(place), {"trust_remote_code": False})
+    return _tokenizer(str(place), str(place), {"trust_remote_code": False})
 
 
 def check_found(model: str, *, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedConfig:
@@ -91,9 +89,8 @@ def check_found(model: str, *, revision: str | None = None, trust_remote_code: b
 
     register()
     place = _resolve(model)
-    with quiet():
-        config = _config(model, str(place), {"revision": revision, "trust_remote_code": trust_remote_code})
-        _class(config, model)
+    config = _config(model, str(place), {"revision": revision, "trust_remote_code": trust_remote_code})
+    _class(config, model)
     if isinstance(place, Path):
         check_heads(place, model)
     return config
@@ -121,13 +118,13 @@ def skeleton(
     common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     if model == DEMO and not demo_place().is_file():
         raise ModelError("the demo model is not here yet: run `rectilinear scan demo` once, which fetches it")
-    with quiet():
-        config = _config_alone(model, common)
-        chosen = _dtype(dtype, config, where)
-        if chosen == "auto":
-            chosen = _own_dtype(config) or torch.float32
-        with torch.device("meta"):
-            return _class(config, model).from_config(config, dtype=chosen, trust_remote_code=trust_remote_code)
+    config = _config_alone(model, common)
+    chosen = _dtype(dtype, config, where)
+    if chosen == "auto":
+        chosen = own_dtype(config) or torch.float32
+    kind = _class(config, model)
+    with one_line(f"cannot build the model {model!r}"), torch.device("meta"):
+        return kind.from_config(config, dtype=chosen, trust_remote_code=trust_remote_code)
 
 
 def model_id(model: PreTrainedModel) -> str:
@@ -197,26 +194,29 @@ def _gguf(model: str) -> tuple[Path, Path] | None:
 def _tokenizer(model: str, source: str, common: dict[str, Any]) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
-    try:
+    with one_line(f"cannot load the tokenizer of {model!r}"):
         return AutoTokenizer.from_pretrained(tokenizer_place(source), **common)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"cannot load the tokenizer of {model!r}: {first_line(error)}") from error
 
 
 def _config(model: str, source: str, common: dict[str, Any]) -> PreTrainedConfig:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(source, **common)
-    except (OSError, ValueError, KeyError) as error:
-        said = first_line(error)
-        if "gated" in said.lower():
+        with quiet():
+            config = AutoConfig.from_pretrained(source, **common)
+    except Exception as error:  # a wrong value makes transformers raise almost any kind
+        line = said(error)
+        if "gated" in line.lower():
             raise ModelError(f"the model {model!r} is gated: accept its terms on the Hub and log in") from error
         if "trust_remote_code" in str(error):
             raise ModelError(f"the model {model!r} brings its own code: add --trust-remote-code to run it") from error
+        if Path(source).is_dir():
+            raise ModelError(f"cannot read the configuration of {model!r}: {line}") from error
         raise ModelError(
-            f"cannot find the model {model!r} ({said}); a local folder, a .gguf file and 'demo' work without a network"
+            f"cannot find the model {model!r} ({line}); a local folder, a .gguf file and 'demo' work without a network"
         ) from error
+    check_config(config, model, trusted=bool(common["trust_remote_code"]))
+    return config
 
 
 def _config_alone(model: str, common: dict[str, Any]) -> PreTrainedConfig:
@@ -280,12 +280,4 @@ def _dtype(dtype: str, config: PreTrainedConfig, device: str) -> Any:
         return getattr(torch, dtype)
     if dtype != "auto":
         raise ModelError(f"expected dtype auto, float32, bfloat16 or float16, got {dtype!r}")
-    return torch.float32 if device == "cpu" and _own_dtype(config) == torch.float16 else "auto"
-
-
-def _own_dtype(config: PreTrainedConfig) -> Any:
-    """Return the dtype that the checkpoint names, None where it names none."""
-    import torch
-
-    own = config.get_text_config().dtype or config.dtype
-    return getattr(torch, own) if isinstance(own, str) else own
+    return torch.float32 if device == "cpu" and own_dtype(config) == torch.float16 else "auto"

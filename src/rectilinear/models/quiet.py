@@ -17,7 +17,7 @@ def quiet() -> Iterator[None]:
 
     before, bars = logging.get_verbosity(), are_progress_bars_disabled()
     had_bar = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
+    logging.set_verbosity(logging.CRITICAL)  # what it logs as an error it raises too, and the log is not escaped
     logging.disable_progress_bar()
     disable_progress_bars()
     try:

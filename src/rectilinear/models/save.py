@@ -22,11 +22,14 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
     """Write weights (safetensors, sharded), configs and tokenizer into `folder`, in the dtype of the source checkpoint.
 
     A model with linear blocks brings the file that loads it. Nothing is done about what the folder holds, or about an
-    interruption: that is for the caller to see to. Raises ModelError for quantised weights and weights that cannot be
-    written, OSError where the disk refuses.
+    interruption: that is for the caller to see to. Raises ModelError for quantised weights, weights that cannot be
+    written and a head that is random numbers, OSError where the disk refuses.
     """
     from safetensors import SafetensorError
 
+    drawn = getattr(model, "drawn", ())
+    if drawn:
+        raise ModelError(f"expected a model with a head for language to write, got one without {drawn[0]}")
     forget_quantisation_(model)
     stored = getattr(model, "stored_dtype", None) or model.dtype
     with quiet():

@@ -207,6 +207,9 @@ def ready(
         raise ModelError("expected all layers for pairs, got a choice of them: leave one out")
     if pairs:
         notes += _spans(gatherer, len(stack), width(model), pieces, pairs_memory)
+    unread = getattr(model, "unread", ())
+    if unread:
+        notes.append(f"{len(unread)} weights of layers have no place in the model and were not read, as {unread[0]}.")
     facts = {
         **scan_facts(model, tokenizer, pieces),
         "window": window,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from rectilinear.errors import visible as visible
+
 TICKS = "▁▂▃▄▅▆▇█"
 
 
@@ -44,11 +46,6 @@ def share(value: float) -> str:
 def percent(share: float | None, digits: int = 1) -> str:
     """Return a share as a percentage."""
     return "–" if share is None else f"{100 * share:.{digits}f} %"
-
-
-def visible(value: Any) -> str:
-    """Return text with control characters, direction marks and lone surrogates written out as escapes."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
 
 
 def token(value: Any) -> str:
