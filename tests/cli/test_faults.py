@@ -17,7 +17,7 @@ import tiny
 from commands import fails
 from preempted import preempted
 from rectilinear.cli.console import Console
-from rectilinear.cli.main import app
+from rectilinear.cli.main import app, main
 from rectilinear.cli.options import interval
 from rectilinear.cli.progress import progress_bar
 from rectilinear.ops.scan import scan
@@ -107,6 +107,19 @@ def test_text_from_data_cannot_drive_the_terminal(tmp_path):
 def test_an_error_cannot_drive_the_terminal(tmp_path, capsys, monkeypatch):
     said = fails(["report", tmp_path / "no\x1b[2J"], capsys, monkeypatch)
     assert "no\\x1b[2J" in said.replace("\n", "") and "\x1b" not in said
+
+
+def test_a_fault_of_the_program_cannot_drive_the_terminal(capsys, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("one\nline\x1b]0;owned\x07\r\u202e")
+
+    monkeypatch.setattr("rectilinear.report.folder.load", broken)
+    monkeypatch.setattr(sys, "argv", ["rectilinear", "compare", "a", "b"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    said = capsys.readouterr().err
+    assert stop.value.code == 1
+    assert said.startswith("Traceback") and said.endswith("ZeroDivisionError: one\nline\\x1b]0;owned\\x07\\r\\u202e\n")
 
 
 def test_every_command_prints_through_the_console_that_escapes():

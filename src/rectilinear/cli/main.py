@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from types import FrameType
 from typing import Annotated
@@ -118,8 +119,18 @@ def main() -> None:
     """Run the command; user mistakes and full disks leave one line on standard error and exit code 2.
 
     Signals that end a process end it with 128 and their number, as a shell tells it, after what is temporary is gone:
-    Ctrl-C 130, SIGTERM 143, a terminal that closes 129.
+    Ctrl-C 130, SIGTERM 143, a terminal that closes 129. Any other exception is a fault of the program: exit code 1, and
+    a traceback in which text from data is made visible.
     """
+    try:
+        _run()
+    except Exception:
+        told = traceback.format_exc()
+        sys.stderr.write("\n".join(visible(line) for line in told.split("\n")))
+        sys.exit(1)
+
+
+def _run() -> None:
     for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup's is to be ignored
