@@ -1,5 +1,6 @@
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,9 +10,11 @@ import tiny
 from rectilinear.core.linear import scores
 from rectilinear.core.moments import Moments
 from rectilinear.errors import ModelError, ResultError, TextError
+from rectilinear.models.load import earlier_fingerprint
 from rectilinear.models.stack import decoder_stack, forward, watch
 from rectilinear.ops.cut.bench import Bench, Options, evaluating
 from rectilinear.ops.cut.registry import SELECTORS
+from rectilinear.ops.heal import check_teacher
 from rectilinear.ops.prune import plan_for
 from rectilinear.report.model import card
 from rectilinear.results import Plan, SweepResult
@@ -207,7 +210,16 @@ def test_wishes_that_cannot_be_are_refused(model, options, error, said):
 
 
 def test_a_plan_for_another_model_is_refused(model):
-    plan = prune(model, remove=1, effort="one-shot").plan
+    plan = prune(model, layers=[1], repair="none").plan
+    for other in (tiny.llama(num_hidden_layers=LAYERS, vocab_size=130), tiny.massive(num_hidden_layers=LAYERS)):
+        with pytest.raises(ResultError, match="plan for this model"):
+            prune(other, plan=plan)
+
+
+def test_a_plan_of_an_earlier_version_is_known_by_its_fingerprint(model):
+    plan = replace(prune(model, layers=[1], repair="none").plan, fingerprint=earlier_fingerprint(model))
+    assert prune(model, plan=plan).plan == plan
+    check_teacher(model, plan)
     with pytest.raises(ResultError, match="plan for this model"):
         prune(tiny.llama(num_hidden_layers=LAYERS, vocab_size=130), plan=plan)
 

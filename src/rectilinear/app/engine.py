@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rectilinear.data.text import read_text
 from rectilinear.errors import ModelError, ResultError, TextError
-from rectilinear.models.load import fingerprint, load, tokenizer_fingerprint
+from rectilinear.models.load import earlier_fingerprint, fingerprint, load, tokenizer_fingerprint
 from rectilinear.ops.maps import FILE, Maps, facts_in, fit_maps
 from rectilinear.ops.tokens import tokens
 from rectilinear.ops.whatif import Reading, read
@@ -77,14 +77,15 @@ class Engine:
         """Return the names of the folders with maps of a model, and last the offer to fit some."""
         with self._lock:
             loaded = self._open(model)
-            wanted = (fingerprint(loaded.model), tokenizer_fingerprint(loaded.tokenizer))
+            models = (fingerprint(loaded.model), earlier_fingerprint(loaded.model))
+            cut_by = tokenizer_fingerprint(loaded.tokenizer)
             found = []
             for folder in self._folders():
                 try:
                     facts = facts_in(folder)
                 except ResultError:
                     continue
-                if (facts.get("fingerprint"), facts.get("tokenizer_fingerprint")) == wanted:
+                if facts.get("fingerprint") in models and facts.get("tokenizer_fingerprint") == cut_by:
                     found.append(folder.name)
             return [*found, FIT]
 

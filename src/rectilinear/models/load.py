@@ -133,20 +133,40 @@ def model_id(model: PreTrainedModel) -> str:
 
 
 def fingerprint(model: PreTrainedModel) -> str:
-    """Return 16 hex digits that tell models apart: the configuration's and a few values of every weight.
+    """Return `2-` and 16 hex digits that tell models apart: by the configuration and by all values of every weight.
 
     The dtype that the weights are loaded in does not count, but for what it rounds off.
     """
+    from rectilinear.models.checksum import checksum, weights_of
+
+    digest = _of_config(model)
+    for name, values in weights_of(model):
+        kind = "" if values.is_floating_point() else str(values.dtype)
+        digest.update(f"{name} {tuple(values.shape)} {kind}\n".encode())
+        if values.device.type != "meta":
+            digest.update(checksum(values))
+    return f"2-{digest.hexdigest()[:16]}"
+
+
+def earlier_fingerprint(model: PreTrainedModel) -> str:
+    """Return the fingerprint that earlier versions gave a model, of a few values of every weight: 16 hex digits.
+
+    What they wrote is known by it; it does not tell all models apart.
+    """
     import torch
 
-    config = _without_dtype(model.config.to_dict())
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    digest = _of_config(model)
     for name, weight in model.named_parameters():
         digest.update(name.encode())
         values = weight.detach()
         if values.device.type != "meta" and type(values) is torch.Tensor:  # quantisers' own kinds show none
             digest.update(values.flatten()[:8].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _of_config(model: PreTrainedModel) -> Any:
+    config = _without_dtype(model.config.to_dict())
+    return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -11,7 +11,7 @@ import torch
 from rectilinear.data.preferences import Pairs
 from rectilinear.data.tasks import Task
 from rectilinear.errors import RectilinearError, ResultError
-from rectilinear.models.load import fingerprint, load
+from rectilinear.models.load import earlier_fingerprint, fingerprint, load
 from rectilinear.models.quiet import quiet
 from rectilinear.models.save import save_model
 from rectilinear.ops.delta import delta, same_documents
@@ -122,8 +122,9 @@ class _Run:
             if seed in made:
                 continue
             model, tokenizer, known = self._loaded(seed)
-            facts = {**model_facts(model), "fingerprint": _of_body(model)}
-            if result is not None and result.provenance.get("fingerprint") != facts["fingerprint"]:
+            facts = model_facts(model, fingerprint(_body(model)))
+            same = (facts["fingerprint"], earlier_fingerprint(_body(model)))
+            if result is not None and result.provenance.get("fingerprint") not in same:
                 raise ResultError(f"expected the weights of the run to resume, got others by the name of {self.name}")
             trained = picked(model, self.recipe).count
             made[seed] = self._made(seed, model, tokenizer, known)
@@ -206,7 +207,7 @@ class _Run:
             sink_multiple=recipe.sink_multiple,
             batch_tokens=recipe.batch_tokens,
             layers_path=recipe.layers_path,
-            provenance={"fingerprint": _of_body(model)},
+            provenance={"fingerprint": fingerprint(_body(model))},
             on_progress=tell,
         )
 
@@ -229,9 +230,9 @@ class _Run:
             self._on_progress(progress)
 
 
-def _of_body(model: PreTrainedModel) -> str:
-    """Return the fingerprint of a model without its head."""
-    return fingerprint(cast("PreTrainedModel", model.base_model))
+def _body(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a model without its head."""
+    return cast("PreTrainedModel", model.base_model)
 
 
 def _check_alike(done: FinetuneResult, wanted: dict[str, Any]) -> None:

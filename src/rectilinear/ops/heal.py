@@ -14,7 +14,7 @@ import torch
 
 from rectilinear.data.windows import Window
 from rectilinear.errors import ModelError, ResultError, TextError
-from rectilinear.models.load import fingerprint
+from rectilinear.models.load import earlier_fingerprint, fingerprint
 from rectilinear.models.mode import eval_mode
 from rectilinear.models.quiet import quiet
 from rectilinear.models.save import save_model
@@ -248,7 +248,7 @@ class _Run:
 def check_teacher(teacher: PreTrainedModel, plan: Plan) -> None:
     """Raise ResultError unless the plan was made for this model."""
     found = fingerprint(teacher)
-    if found != plan.fingerprint:
+    if plan.fingerprint not in (found, earlier_fingerprint(teacher)):
         raise ResultError(
             f"expected the model that the plan was made for, {plan.model} ({plan.fingerprint}), as the teacher, got "
             f"another ({found}): name that one with --teacher, in the --dtype that it was cut in"

@@ -19,7 +19,7 @@ from rectilinear.core.products import raised
 from rectilinear.data.pieces import batches, cut_pieces
 from rectilinear.errors import ResultError
 from rectilinear.files import write_whole
-from rectilinear.models.load import fingerprint, model_id, tokenizer_fingerprint
+from rectilinear.models.load import earlier_fingerprint, fingerprint, model_id, tokenizer_fingerprint
 from rectilinear.models.mode import eval_mode
 from rectilinear.models.stack import decoder_stack, watch, width
 from rectilinear.ops.forecast import context
@@ -53,19 +53,25 @@ class Maps:
     thresholds: tuple[float, ...]
     facts: dict[str, Any]
 
-    def check(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Raise ResultError unless the maps are those of `model`, fitted on text cut by `tokenizer`."""
+    def check(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
+        """Raise ResultError unless the maps are those of `model`, fitted on text cut by `tokenizer`.
+
+        Returns the model's fingerprint, for which all of its weights have been read.
+        """
         name, theirs = model_id(model), self.facts.get("model")
-        for said, key, found in (
-            ("maps of", "fingerprint", fingerprint(model)),
-            ("maps fitted with the tokenizer of", "tokenizer_fingerprint", tokenizer_fingerprint(tokenizer)),
+        ours = fingerprint(model)
+        cut_by = tokenizer_fingerprint(tokenizer)
+        for said, key, found, other in (
+            ("maps of", "fingerprint", ours, earlier_fingerprint(model)),
+            ("maps fitted with the tokenizer of", "tokenizer_fingerprint", cut_by, cut_by),
         ):
             known = self.facts.get(key)
-            if known != found:
+            if known not in (found, other):
                 raise ResultError(
                     f"expected {said} {name} ({found}), got those of {theirs} ({known}): leave --maps out to fit new "
                     "ones"
                 )
+        return ours
 
     def save(self, folder: str | Path) -> Path:
         """Write maps.safetensors, facts and thresholds in its header, into an existing folder; return its path.

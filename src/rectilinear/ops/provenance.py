@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def model_facts(model: PreTrainedModel) -> dict[str, Any]:
-    """Return the model's id, revision, fingerprint, type, precision and device."""
+def model_facts(model: PreTrainedModel, known: str | None = None) -> dict[str, Any]:
+    """Return the model's id, revision, fingerprint (`known` where it is), type, precision and device."""
     return {
         "model": model_id(model),
         "revision": getattr(model.config, "_commit_hash", None),
-        "fingerprint": fingerprint(model),
+        "fingerprint": known or fingerprint(model),
         "model_type": model.config.model_type,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rectilinear.errors import ModelError, ResultError
+from rectilinear.models.load import earlier_fingerprint
 from rectilinear.models.save import save_model
 from rectilinear.models.surgery import cut_, linear_block
 from rectilinear.ops.cut.bench import Bench, OnProgress, Options, evaluating, judged, options_of, parameters
@@ -173,7 +174,7 @@ def _carried_out(bench: Bench, plan: Plan) -> PruneResult:
 
 def _check_meant_for(plan: Plan, bench: Bench) -> None:
     """Raise ResultError where the plan was made for another model."""
-    if plan.fingerprint != bench.fingerprint:
+    if plan.fingerprint not in (bench.fingerprint, earlier_fingerprint(bench.model)):
         raise ResultError(
             f"expected a plan for this model (fingerprint {bench.fingerprint}), got one for {plan.model} "
             f"({plan.fingerprint}): make a plan of its own, or name its layers with --layers"

@@ -49,7 +49,7 @@ def tokens(
     predicts no next token or the decoder stack is not found, NonFiniteError for NaN or infinite activations.
     """
     ids = _ids(tokenizer, prompt)
-    maps.check(model, tokenizer)
+    known = maps.check(model, tokenizer)
     check_causal(model)
     stack = decoder_stack(model, layers_path)
     if len(stack) != len(maps.layer):
@@ -72,7 +72,7 @@ def tokens(
             said = Said(runner, trace.stream, maps, came, chosen, tell)
             found += _results(tokenizer, window, trace, said)
     facts = {
-        **model_facts(model),
+        **model_facts(model, known),
         "tokenizer_fingerprint": maps.facts["tokenizer_fingerprint"],
         "prompt_tokens": len(ids),
         "layers": len(stack),
