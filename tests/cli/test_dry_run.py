@@ -2,7 +2,9 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from rectilinear.cli.main import app
@@ -64,6 +66,17 @@ def test_a_dry_run_as_json(bare):
     assert document["out"] is None and document["least_seconds"] > 0
     assert document["devices"]["cpu"]["weights"] == document["weights_bytes"]
     assert document["moments_bytes"] > 2.5 * json.loads(dry_run(bare, "--json").stdout)["moments_bytes"]
+
+
+def test_a_dry_run_counts_quantised_weights_as_their_files_hold_them(bare):
+    path = bare / "config.json"
+    quantised = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": quantised}))
+    packed = {f"w{i}": np.zeros(1000, np.uint8) for i in range(9)}
+    save_file(packed, bare / "model.safetensors")
+    document = json.loads(dry_run(bare, "--json").stdout)
+    assert document["weights_bytes"] == document["devices"]["cpu"]["weights"] == 9000
+    assert document["dtype"] == "quantised float32"
 
 
 def test_a_dry_run_refuses_what_a_scan_would(bare, tmp_path):

@@ -4,10 +4,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+import transformers as hf
 from sklearn.metrics import r2_score
 
 import rectilinear
 import tiny
+from rectilinear.models.load import fingerprint, load
 from rectilinear.models.stack import decoder_stack, forward, watch
 
 
@@ -208,3 +210,15 @@ def test_all_layers_are_needed_for_pairs_and_moments(model, tmp_path):
     for options in ({"pairs": True}, {"keep_moments": tmp_path / "moments"}):
         with pytest.raises(rectilinear.ModelError, match="expected all layers"):
             rectilinear.scan(model, tiny.tokenizer(), tiny.documents(), layers=[1], **options)
+
+
+def test_weights_on_disk_give_the_scores_of_those_in_memory(folder, tmp_path):
+    on_disk = dict.fromkeys(("model.layers.1", "model.layers.2", "lm_head"), "disk")
+    held = dict.fromkeys(("model.embed_tokens", "model.layers.0", "model.norm", "model.rotary_emb"), "cpu")
+    away = hf.AutoModelForCausalLM.from_pretrained(folder, device_map={**held, **on_disk}, offload_folder=tmp_path)
+    assert sum(weight.device.type == "meta" for weight in away.parameters()) == 19
+    whole, again = (
+        rectilinear.scan(each, tiny.tokenizer(), tiny.documents(), window=32) for each in (tiny.llama(), away)
+    )
+    assert again.layers == whole.layers
+    assert fingerprint(away) == fingerprint(load(str(folder), device="cpu")[0])

@@ -89,6 +89,16 @@ def _weights(path: Path) -> tuple[int, bool]:
     return count, True
 
 
+def stored_bytes(path: Path) -> int | None:
+    """Return how many bytes of weights the files of a folder hold, by their heads; None where one is not readable."""
+    total = 0
+    for file in path.glob("*.safetensors"):
+        with file.open("rb") as held:
+            head = held.read(8)
+        total += file.stat().st_size - len(head) - int.from_bytes(head, "little")
+    return total if total > 0 else None
+
+
 def _document(path: Path) -> dict[str, Any] | None:
     """Return what a JSON file holds, None where there is none; raises ModelError where it is no object."""
     try:

@@ -11,7 +11,7 @@ from rectilinear.errors import ModelError, first_line, nearest
 from rectilinear.hub import limit_patience
 from rectilinear.models.configs import check_config, own_dtype
 from rectilinear.models.demo import demo_gguf, demo_place
-from rectilinear.models.folders import check_folder, check_heads, tokenizer_place
+from rectilinear.models.folders import check_folder, check_heads, stored_bytes, tokenizer_place
 from rectilinear.models.gguf import config_of, converted, folder_of
 from rectilinear.models.outside import one_line, said
 from rectilinear.models.quiet import quiet
@@ -107,7 +107,8 @@ def skeleton(
     """Return the model that `load` would, without its weights: built from its configuration on torch's meta device.
 
     Options as for `load`. Nothing is converted, and nothing fetched but a configuration from the Hub. Raises ModelError
-    where `load` would, weights and tokenizer aside, and where the demo has not been fetched yet.
+    where `load` would, weights and tokenizer aside, and where the demo has not been fetched yet. Of quantised weights
+    it is told, as `stored_bytes`, what their local files hold: the layers are those of plain ones.
     """
     import torch
 
@@ -124,7 +125,11 @@ def skeleton(
         chosen = own_dtype(config) or torch.float32
     kind = _class(config, model)
     with one_line(f"cannot build the model {model!r}"), torch.device("meta"):
-        return kind.from_config(config, dtype=chosen, trust_remote_code=trust_remote_code)
+        bare = kind.from_config(config, dtype=chosen, trust_remote_code=trust_remote_code)
+    folder = Path(model).expanduser()
+    if getattr(config, "quantization_config", None) is not None and folder.is_dir():
+        bare.stored_bytes = stored_bytes(folder)
+    return bare
 
 
 def model_id(model: PreTrainedModel) -> str:

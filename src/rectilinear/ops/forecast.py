@@ -31,11 +31,12 @@ class Forecast:
     """The size of a scan. layers, of them measured; width: d of the stream; tokens: asked for, None where all are read.
 
     tokens_per_d: tokens over width, of all tokens ("paper") and of those that the maps are fitted on ("heldout").
-    window: the longest context, as it will be. batches: forward passes, if every document fills its windows; None
-    where all tokens are read. weights_bytes: of the model in its precision `dtype`. moments_bytes: of what the scan
-    keeps in any case; moments_bytes_most: with sink tokens in every layer. kept_bytes, kept_bytes_most: the same of the
-    files that are kept on disk, 0 where none are. spilled_bytes, spilled_bytes_most: of the moments, what lies in files
-    because memory is bounded. pairs_bytes: of the products of all positions, if spans are measured.
+    window: the longest context, as it will be. batches: forward passes, if every document fills its windows; None where
+    all tokens are read. weights_bytes: of the model in its precision `dtype`; quantised, of its files. moments_bytes:
+    of what the scan keeps in any case; moments_bytes_most: with sink tokens in every layer. kept_bytes,
+    kept_bytes_most: the same of the files that are kept on disk, 0 where none are. spilled_bytes, spilled_bytes_most:
+    of the moments, what lies in files because memory is bounded. pairs_bytes: of the products of all positions, if
+    spans are measured.
     """
 
     layers: int
@@ -101,15 +102,16 @@ def forecast(
         batch_tokens = batch_tokens or usual_batch(device)
         batches = sum(_batches(part, longest, batch_tokens) for part in (fit, budget - fit))
         per_d = {"paper": round(budget / d, 3), "heldout": round(fit / d, 3)}
+    stored, kind = getattr(model, "stored_bytes", None), str(model.dtype).removeprefix("torch.")
     return Forecast(
         layers=count,
         width=d,
-        dtype=str(model.dtype).removeprefix("torch."),
+        dtype=f"quantised {kind}" if stored else kind,
         tokens=budget,
         tokens_per_d=per_d,
         window=longest,
         batches=batches,
-        weights_bytes=sum(weight.numel() * weight.element_size() for weight in model.parameters()),
+        weights_bytes=stored or sum(weight.numel() * weight.element_size() for weight in model.parameters()),
         moments_bytes=kept + outputs,
         moments_bytes_most=2 * kept + outputs,
         kept_bytes=on_disk,
