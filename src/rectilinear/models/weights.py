@@ -36,7 +36,7 @@ def read_weights(kind: Any, source: str, model: str, *, new_head: bool, **option
     loaded.drawn = () if new_head else tuple(head)
     _guard_head_(loaded, model)
     loaded.unread = _unread(loaded, told["unexpected_keys"])
-    if adapted:
+    if adapted and not getattr(loaded, "_hf_peft_config_loaded", False):  # some versions pass the folder's name over
         found = loaded.load_adapter(source)
         check_whole(model, () if found is None else found.missing_keys)
     return loaded
