@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rectilinear.errors import ModelError, first_line, nearest
-from rectilinear.hub import limit_patience
+from rectilinear.hub import fault, limit_patience
 from rectilinear.models.demo import demo_gguf, demo_place
 from rectilinear.models.folders import check_folder, check_heads, tokenizer_place
 from rectilinear.models.gguf import config_of, converted, folder_of
@@ -59,7 +59,7 @@ def load(
         try:
             loaded = kind.from_pretrained(source, dtype=chosen, use_safetensors=True, **placed, **headed, **common)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"cannot load the weights of {model!r}: {first_line(error)}") from error
+            raise ModelError(f"cannot load the weights of {model!r}: {_why(error)}") from error
         tokenizer = _tokenizer(model, source, common)
     if where != "balanced":
         loaded.to(torch.device(where))
@@ -200,7 +200,7 @@ def _tokenizer(model: str, source: str, common: dict[str, Any]) -> PreTrainedTok
     try:
         return AutoTokenizer.from_pretrained(tokenizer_place(source), **common)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"cannot load the tokenizer of {model!r}: {first_line(error)}") from error
+        raise ModelError(f"cannot load the tokenizer of {model!r}: {_why(error)}") from error
 
 
 def _config(model: str, source: str, common: dict[str, Any]) -> PreTrainedConfig:
@@ -209,7 +209,7 @@ def _config(model: str, source: str, common: dict[str, Any]) -> PreTrainedConfig
     try:
         return AutoConfig.from_pretrained(source, **common)
     except (OSError, ValueError, KeyError) as error:
-        said = first_line(error)
+        said = _why(error)
         if "gated" in said.lower():
             raise ModelError(f"the model {model!r} is gated: accept its terms on the Hub and log in") from error
         if "trust_remote_code" in str(error):
@@ -217,6 +217,12 @@ def _config(model: str, source: str, common: dict[str, Any]) -> PreTrainedConfig
         raise ModelError(
             f"cannot find the model {model!r} ({said}); a local folder, a .gguf file and 'demo' work without a network"
         ) from error
+
+
+def _why(error: BaseException) -> str:
+    """Return what an error of transformers says or, where it speaks of files and the Hub is to blame, what that did."""
+    met = fault(error)
+    return first_line(error) if met is None else f"the Hub failed: {first_line(met)}; try again later"
 
 
 def _config_alone(model: str, common: dict[str, Any]) -> PreTrainedConfig:
