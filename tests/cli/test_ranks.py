@@ -118,6 +118,33 @@ def test_killed_processes_go_on_to_the_same_result(massive, long_text, tmp_path)
         assert (tmp_path / "out" / "moments" / file.name).read_bytes() == file.read_bytes()
 
 
+STEP = """
+import os, signal, time
+from pathlib import Path
+from rectilinear.ops import passes
+forward, calls = passes.forward, []
+pids = [Path(__file__).with_name(f"pid-{rank}") for rank in (0, 1)]
+pids[int(os.environ["RANK"])].write_text(str(os.getpid()))
+def preempted(*arguments):
+    calls.append(1)
+    if os.environ["RANK"] == "0" and len(calls) == 2:  # the other has had a batch too by now
+        for process in (*(int(pid.read_text()) for pid in pids), os.getppid()):
+            os.kill(process, signal.SIGTERM)  # as Slurm does: every process, and the launcher
+        time.sleep(1)  # in which the launcher passes its own on
+    forward(*arguments)
+passes.forward = preempted
+"""
+
+
+def test_a_sigterm_to_a_whole_step_keeps_the_state_of_all(massive, long_text, tmp_path):
+    arguments = [*options(massive, long_text), "--batch-tokens", "64", "--checkpoint-every", "60min"]
+    done = launched(2, *arguments, "--out", tmp_path / "out", code=STEP + MAIN, tmp_path=tmp_path)
+    assert done.returncode == 1 and "SIGTERM" in done.stderr  # the launcher's own
+    (last,) = (tmp_path / ".out.partial").glob("after-*")
+    assert sorted(path.name for path in last.iterdir()) == ["process-0", "process-1"]
+    assert "has ended or does not answer" not in done.stderr
+
+
 def test_a_killed_process_ends_all_of_them_in_seconds(massive, long_text, tmp_path):
     started = time.monotonic()
     done = launched(2, *options(massive, long_text), "--out", tmp_path / "out", code=dying(3) + MAIN, tmp_path=tmp_path)
