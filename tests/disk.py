@@ -1,7 +1,14 @@
 """A disk that is full, and what a folder holds."""
 
+import re
 import resource
 from contextlib import contextmanager
+
+import pytest
+
+from rectilinear.errors import ModelError, ResultError
+
+REFUSED = re.compile(r"(cannot write|cannot keep) .*(too large|No space)", re.IGNORECASE)
 
 
 @contextmanager
@@ -24,3 +31,25 @@ def sizes(folder):
     """Return limits in bytes at which one or more of a folder's files do not fit: nothing, halves, all but a byte."""
     found = {len(content) for content in held(folder).values()}
     return sorted({0, *(size // 2 for size in found), *(size - 1 for size in found)})
+
+
+def limits(folder):
+    """Return a few sizes: at which no file fits, the largest does not by half, and by a byte."""
+    most = max(map(len, held(folder).values()))
+    return 0, most // 2, most - 1
+
+
+def refused(write, limit):
+    """Let `write` meet a disk that is full after `limit` bytes of a file, and expect one line."""
+    with full_after(limit), pytest.raises((ResultError, ModelError)) as caught:
+        write()
+    said = str(caught.value)
+    assert REFUSED.match(said) and "\n" not in said, said
+
+
+def unchanged(folder, write, limits):
+    """Expect that `write` is refused at each of the limits, and leaves what is in a folder, hidden files too."""
+    before = held(folder)
+    for limit in limits:
+        refused(write, limit)
+        assert held(folder) == before, limit

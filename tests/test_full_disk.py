@@ -1,14 +1,17 @@
 """A disk that fills up in the middle of every kind of write: one line, nothing half-written, what was there stays."""
 
-import re
+import json
+import shutil
 
 import pytest
+from typer.testing import CliRunner
 
 import tiny
-from disk import full_after, held, sizes
+from disk import full_after, held, refused, sizes
 from grader import GOOD, grader
 from healing import Stop, healed, until
-from rectilinear.errors import ModelError, ResultError
+from rectilinear.cli.main import app
+from rectilinear.errors import RectilinearError, ResultError
 from rectilinear.ops.judging.client import Client
 from rectilinear.ops.judging.run import Settings, judge
 from rectilinear.ops.maps import fit_maps
@@ -17,7 +20,6 @@ from rectilinear.ops.prune import prune
 from rectilinear.ops.scan import scan
 
 SMALL = {"window": 32, "batch_tokens": 128}
-REFUSED = re.compile(r"(cannot write|cannot keep) .*(too large|No space)", re.IGNORECASE)
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +41,6 @@ def cut(dense, texts):
 def undrawn(monkeypatch):
     """Leave the figures out, which take seconds."""
     monkeypatch.setattr("rectilinear.report.plots.scan_figures", lambda result: {})
-
-
-def refused(write, limit):
-    """Let `write` meet a disk that is full after `limit` bytes of a file, and expect one line."""
-    with full_after(limit), pytest.raises((ResultError, ModelError)) as caught:
-        write()
-    said = str(caught.value)
-    assert REFUSED.match(said) and "\n" not in said, said
 
 
 @pytest.mark.parametrize("what", ["scan", "cut"])
@@ -151,3 +145,72 @@ def test_gradings_that_were_kept_are_not_asked_for_again(dense, tmp_path):
         done = grade(url)
     assert done.graded == whole.graded and done.completions == whole.completions
     assert len(seen) - asked == 2 - kept
+
+
+@pytest.fixture(scope="module")
+def made(folder, tmp_path_factory):
+    """What commands read: a text, two shards with their maps, and two scans."""
+    root = tmp_path_factory.mktemp("made")
+    (root / "docs.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in tiny.documents(60)))
+    shared = [str(folder), "--text", str(root / "docs.jsonl"), "--window", "32"]
+    for out, *more in (
+        ("fit-1", "--shard", "1/2"),
+        ("fit-2", "--shard", "2/2"),
+        ("a", "--tokens", "1200"),
+        ("b", "--tokens", "1200", "--seed", "1"),
+    ):
+        run(["scan", *shared, *more, "--out", str(root / out)])
+    return root
+
+
+def run(arguments):
+    done = CliRunner().invoke(app, arguments)
+    if isinstance(done.exception, RectilinearError):  # `main` tells it in one line, with exit code 2
+        raise done.exception
+    assert done.exit_code == 0, done.output
+
+
+COMMANDS = {
+    "shard": "scan MODEL --text MADE/docs.jsonl --window 32 --shard 1/2 --force --out OUT",
+    "merge": "merge MADE/fit-1 MADE/fit-2 --force --out OUT",
+    "compare": "compare MADE/a MADE/b --force --out OUT",
+    "delta": "delta MADE/a MADE/b --force --out OUT",
+    "tokens": "tokens MODEL --text MADE/docs.jsonl --window 32 --tokens 1200 --prompt w1 --force --out OUT",
+    "eval": "eval MODEL --text MADE/docs.jsonl --tokens 600 --window 32 --force --out OUT",
+    "sweep": "prune MODEL --text MADE/docs.jsonl --sweep 0:1 --select bi --repair none --window 32 --force --out OUT",
+    "report": "report OUT",
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_leaves_what_was_there(name, made, folder, tmp_path):
+    out = tmp_path / "out"
+    arguments = [
+        word.replace("MADE", str(made)).replace("MODEL", str(folder)).replace("OUT", str(out))
+        for word in COMMANDS[name].split()
+    ]
+    if name == "report":
+        shutil.copytree(made / "a", out)
+    run(arguments)
+    (out / "mark").touch()
+    before = held(tmp_path)
+    pages = [len(content) for name, content in before.items() if name.endswith(".html")]
+    refused(lambda: run(arguments), max(pages or map(len, before.values())) // 2)
+    assert held(tmp_path) == before
+
+
+def test_the_sets_that_a_search_has_tried_stay(dense, texts, tmp_path):
+    journal = tmp_path / "tried.jsonl"
+
+    def cut():
+        return prune(dense, tiny.tokenizer(), texts=texts, remove=2, select="kl", window=32, journal=journal)
+
+    whole = cut()
+    size = journal.stat().st_size
+    journal.unlink()
+    refused(cut, 0)
+    refused(cut, size // 2)
+    kept = journal.read_bytes().split(b"\n")
+    refused(cut, size - 1)
+    assert journal.read_bytes().split(b"\n")[: len(kept) - 1] == kept[:-1] and len(kept) > 2
+    assert cut().result.plan.layers == whole.result.plan.layers

@@ -1,3 +1,4 @@
+import json
 import os
 import socket
 import subprocess
@@ -35,26 +36,63 @@ def test_a_hub_that_hangs_counts_as_away(silent, monkeypatch):
     assert time.monotonic() - started < 60
 
 
-@pytest.fixture
-def answering(request):
-    """An endpoint that answers everything with one status, or hangs up where it is None."""
-    with serving.answering(request.param) as url:
-        yield url
+# Commands in one process, with short limits, and the waits between tries noted instead of waited for.
+TRIES = """
+import contextlib, io, json, pathlib, sys, time
+slept = []
+time.sleep = slept.append
+from huggingface_hub import constants
+from rectilinear import hub
+hub.PATIENCE = constants.HF_HUB_DOWNLOAD_TIMEOUT = 0.3
+from rectilinear.cli.main import main
+out = pathlib.Path(sys.argv[1])
+for wrong in sys.argv[2:]:
+    slept.clear(); hub._SAID.clear()
+    sys.argv = ["rectilinear", "scan", f"org/{wrong}", "--out", str(out), "--tokens", "512", "--window", "16"]
+    said, code = io.StringIO(), 0
+    with contextlib.redirect_stderr(said):
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code
+    print("TRIED", json.dumps([wrong, code, said.getvalue(), sum(slept), out.exists()]))
+"""
+WRONG = ("429", "503", "hang-up", "ratelimit", "retry-after", "drop", "stall")
 
 
-@pytest.mark.parametrize("answering", [429, 503, None], indirect=True)
-def test_a_hub_that_limits_fails_or_hangs_up_is_one_line(answering, tmp_path):
-    """The waits between its client's tries are left out: they are half a minute in all."""
-    code = "import time; time.sleep = lambda seconds: None\nfrom rectilinear.cli.main import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "scan", "org/model", "--out", str(tmp_path / "out")],
-        env={**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": answering, "HF_HOME": str(tmp_path / "home")},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 2 and "cannot find the model 'org/model'" in done.stderr
-    assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "out").exists()
+@pytest.fixture(scope="module")
+def tried(folder, tmp_path_factory):
+    """By what went wrong: exit code, standard error, the seconds waited for, and whether there is an output."""
+    root = tmp_path_factory.mktemp("hub")
+    with serving.hub(folder) as url:
+        done = subprocess.run(
+            [sys.executable, "-c", TRIES, str(root / "out"), *WRONG, "whole"],
+            env={**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": url, "HF_HOME": str(root / "home")},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+    assert done.stdout.count("TRIED") == len(WRONG) + 1, done.stderr
+    lines = [line.removeprefix("TRIED ") for line in done.stdout.splitlines() if line.startswith("TRIED ")]
+    return {wrong: rest for wrong, *rest in map(json.loads, lines)}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_hub_that_limits_fails_or_hangs_up_is_one_line_within_minutes(wrong, tried):
+    code, said, waited, written = tried[wrong]
+    asked = [line for line in said.splitlines() if line.startswith("The Hub (127.0.0.1) asks to wait 86,400 seconds")]
+    assert len(asked) == (wrong in serving.ASKS)
+    (line,) = (line for line in said.splitlines() if line not in asked)
+    assert code == 2 and f"'org/{wrong}'" in line and "the Hub failed" in line
+    assert waited < 4 * 60 and not written
+    if wrong in ("drop", "stall"):
+        assert "cannot load the weights" in line and ("peer closed" if wrong == "drop" else "timed out") in line
+
+
+def test_the_same_hub_gives_a_model_where_nothing_is_wrong(tried):
+    code, said, _, written = tried["whole"]
+    assert code == 0 and written, said
 
 
 @pytest.mark.parametrize(

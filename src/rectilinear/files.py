@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rectilinear.errors import ResultError
 
@@ -26,6 +27,22 @@ def write_whole(file: Path, data: bytes) -> None:
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def into(folder: Path) -> Iterator[Path]:
+    """Give an empty neighbour of an existing folder; what is written there goes into that one, if all of it was.
+
+    Raises ResultError where the disk refuses, and leaves the folder as it was.
+    """
+    folder = folder.absolute()
+    with writing(folder), TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as place:
+        part = Path(place)
+        yield part
+        for file in sorted(path for path in part.rglob("*") if path.is_file()):
+            target = folder / file.relative_to(part)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(target)
 
 
 def under_way(target: Path, suffix: str = "") -> Path:

@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -54,6 +55,45 @@ def held(tmp_path):
 def test_two_processes_do_not_write_one_folder(command, held, folder, text, tmp_path, capsys, monkeypatch):
     places = {"MODEL": folder, "TEXT": text, "RUN": tmp_path, "TASK": "boolq", "OUT": held}
     said = fails([places.get(word, word) for word in command], capsys, monkeypatch)
+    assert said == f"error: another process is writing {held}: wait for it, or choose another --out\n"
+
+
+@pytest.fixture(scope="module")
+def made(folder, text, tmp_path_factory):
+    """What other commands read: a scan, a shard, a cut model, labelled texts and prompts."""
+    root = tmp_path_factory.mktemp("made")
+    read = [str(folder), "--text", str(text), "--window", "32"]
+    for command in (
+        ["scan", *read, "--tokens", "400", "--out", str(root / "scan")],
+        ["scan", *read, "--shard", "1/2", "--out", str(root / "shard")],
+        ["prune", *read, "--layers", "1", "--repair", "none", "--out", str(root / "cut")],
+    ):
+        assert CliRunner().invoke(app, command).exit_code == 0
+    rows = [{"text": f"w{1 + n % 2} {line}", "label": n % 2} for n, line in enumerate(tiny.documents(40, words=6))]
+    (root / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (root / "prompts.jsonl").write_text(json.dumps({"prompt": "w1 w2"}))
+    return root
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "heal MADE/cut --text TEXT --out OUT",
+        "finetune MODEL --task MADE/own.jsonl --text TEXT --out OUT",
+        "judge MODEL --prompts MADE/prompts.jsonl --judge referee --base-url http://127.0.0.1:9 --out OUT",
+        "reproduce fig1 --out OUT",
+        "merge MADE/shard --out OUT",
+        "compare MADE/scan MADE/scan --out OUT",
+        "report OUT",
+        "prune MODEL --sweep 0:1 --text TEXT --out OUT",
+    ],
+)
+def test_nor_do_two_of_the_other_commands(command, held, made, folder, text, capsys, monkeypatch):
+    if command.startswith("report"):
+        shutil.copytree(made / "scan", held)
+    places = {"MADE": made, "MODEL": folder, "TEXT": text, "OUT": held}
+    words = [re.sub("[A-Z]{3,}", lambda found: str(places[found[0]]), word) for word in command.split()]
+    said = fails(words, capsys, monkeypatch)
     assert said == f"error: another process is writing {held}: wait for it, or choose another --out\n"
 
 

@@ -1,11 +1,14 @@
 """Scans by several processes, as torchrun starts them, and what happens when one of them dies."""
 
+import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -118,6 +121,33 @@ def test_killed_processes_go_on_to_the_same_result(massive, long_text, tmp_path)
         assert (tmp_path / "out" / "moments" / file.name).read_bytes() == file.read_bytes()
 
 
+STEP = """
+import os, signal, time
+from pathlib import Path
+from rectilinear.ops import passes
+forward, calls = passes.forward, []
+pids = [Path(__file__).with_name(f"pid-{rank}") for rank in (0, 1)]
+pids[int(os.environ["RANK"])].write_text(str(os.getpid()))
+def preempted(*arguments):
+    calls.append(1)
+    if os.environ["RANK"] == "0" and len(calls) == 2:  # the other has had a batch too by now
+        for process in (*(int(pid.read_text()) for pid in pids), os.getppid()):
+            os.kill(process, signal.SIGTERM)  # as Slurm does: every process, and the launcher
+        time.sleep(1)  # in which the launcher passes its own on
+    forward(*arguments)
+passes.forward = preempted
+"""
+
+
+def test_a_sigterm_to_a_whole_step_keeps_the_state_of_all(massive, long_text, tmp_path):
+    arguments = [*options(massive, long_text), "--batch-tokens", "64", "--checkpoint-every", "60min"]
+    done = launched(2, *arguments, "--out", tmp_path / "out", code=STEP + MAIN, tmp_path=tmp_path)
+    assert done.returncode == 1 and "SIGTERM" in done.stderr  # the launcher's own
+    (last,) = (tmp_path / ".out.partial").glob("after-*")
+    assert sorted(path.name for path in last.iterdir()) == ["process-0", "process-1"]
+    assert "has ended or does not answer" not in done.stderr
+
+
 def test_a_killed_process_ends_all_of_them_in_seconds(massive, long_text, tmp_path):
     started = time.monotonic()
     done = launched(2, *options(massive, long_text), "--out", tmp_path / "out", code=dying(3) + MAIN, tmp_path=tmp_path)
@@ -127,24 +157,40 @@ def test_a_killed_process_ends_all_of_them_in_seconds(massive, long_text, tmp_pa
     assert time.monotonic() - started < 300  # of which the most is loading torch three times
 
 
-def test_without_a_launcher_the_others_say_that_one_is_gone(massive, long_text, tmp_path):
+def on_terminal(command, **options):
+    """Start a command whose standard error is a terminal; return it, and what reads there to the end."""
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(command, stderr=theirs, text=True, **options)
+    os.close(theirs)
+
+    def read():
+        found = b""
+        with contextlib.suppress(OSError):  # how the other end's closing is told
+            while more := os.read(ours, 1 << 16):
+                found += more
+        os.close(ours)
+        return found.decode()
+
+    return process, read
+
+
+def test_without_a_launcher_one_draws_a_bar_and_the_others_say_that_one_is_gone(massive, long_text, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     started = [
-        subprocess.Popen(
+        on_terminal(
             [sys.executable, "-c", dying(3) + MAIN, *options(massive, long_text), "--out", str(tmp_path / "out")],
-            env=environment(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port),
-            stderr=subprocess.PIPE,
-            text=True,
+            env=environment(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port, TERM="xterm"),
         )
         for rank in (0, 1)
     ]
-    said = [process.communicate(timeout=580)[1] for process in started]
-    assert started[1].returncode == -9
-    assert started[0].returncode == 2
+    with ThreadPoolExecutor() as pool:
+        said = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text) for text in pool.map(lambda one: one[1](), started)]
+    assert [process.wait(580) for process, _ in started] == [2, -9]
     assert "error: process 0 of 2: another process of this scan has ended or does not answer" in said[0]
     assert "Traceback" not in said[0]
+    assert "scanning" in said[0] and "scanning" not in said[1]
     assert not (tmp_path / "out").exists()
 
 

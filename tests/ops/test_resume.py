@@ -13,7 +13,7 @@ import torch
 
 import tiny
 from disk import full_after
-from preempted import sigterm, terminated
+from preempted import Terminated, sigterm, terminated
 from rectilinear.errors import ResultError
 from rectilinear.ops import passes
 from rectilinear.ops.leaving import Leaving
@@ -141,15 +141,41 @@ def test_a_sigterm_waits_for_the_batch_and_its_state(batch, tmp_path, monkeypatc
     assert tiny.figures(again) == tiny.figures(scanned())
 
 
-def test_a_second_sigterm_is_heard_at_once(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("apart", "kept"), [(9.0, ["after-00000001-batches"]), (11.0, [])])
+def test_another_sigterm_is_the_same_one_within_seconds_and_then_heard_at_once(apart, kept, tmp_path, monkeypatch):
+    """As Slurm sends one to every process of a step, and torchrun, which is one of them, another to its workers."""
+    run, now = passes.run_batch, time.monotonic()
+
     def twice(*arguments):
         sigterm()
+        monkeypatch.setattr("rectilinear.ops.leaving.time.monotonic", lambda: now + apart)
         sigterm()
+        return run(*arguments)
 
     monkeypatch.setattr(passes, "run_batch", twice)
+    monkeypatch.setattr("rectilinear.ops.leaving.time.monotonic", lambda: now)
     with terminated():
         scanned(Checkpoints(tmp_path, 1e9))
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == kept
+
+
+def test_what_cleans_up_after_a_sigterm_stays_deaf_to_another(monkeypatch):
+    """As the command does: what is temporary goes, whoever signals again meanwhile."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def end(number, frame):
+        signal.signal(number, signal.SIG_IGN)
+        raise Terminated
+
+    leaving = Leaving()
+    try:
+        signal.signal(signal.SIGTERM, end)
+        with pytest.raises(Terminated), leaving.put_off():
+            sigterm()
+            leaving.go()
+        sigterm()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_sigterm_that_nothing_took_up_is_heard_in_the_end():

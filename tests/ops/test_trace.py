@@ -172,14 +172,44 @@ def test_checkpoints_may_come_go_and_change(copy, scanned):
     first = rectilinear.trace(str(copy), TEXTS, **SIZES)
     late.rename(copy / "checkpoint-100")
     shutil.rmtree(copy / "checkpoint-0")
-    later = first.points[1]
-    written = copy / "checkpoint-4" / "model.safetensors"
-    os.utime(written, (written.stat().st_atime, written.stat().st_mtime + 3600))
+    replaced(copy / "checkpoint-4" / "model.safetensors", weights_of(copy, 20), -3600)
     del scanned[:]
     result = rectilinear.trace(str(copy), TEXTS, done=first, **SIZES)
     assert scanned == ["checkpoint-4", "checkpoint-100"]
     assert [point.step for point in result.points] == result.provenance["steps"] == list(STEPS)
-    assert result.points[1].layers == later.layers
+    assert result.points[1].layers == result.points[2].layers == first.points[2].layers
+    assert result.points[0] == first.points[0]  # of what is gone
+
+
+def weights_of(run, step):
+    return (run / f"checkpoint-{step}" / "model.safetensors").read_bytes()
+
+
+def replaced(file, content, age):
+    """Put other content in a file, with another time than that of the writing, as rsync -t, cp -p or a clock may."""
+    then = file.stat().st_mtime + age
+    file.write_bytes(content)
+    os.utime(file, (then, then))
+
+
+def test_weights_that_are_the_same_are_not_scanned_again_whatever_their_time(copy, result, scanned):
+    replaced(copy / "checkpoint-4" / "model.safetensors", weights_of(copy, 4), 3600)
+    before = replace(result, provenance={**result.provenance, "model": str(copy)})
+    assert rectilinear.trace(str(copy), TEXTS, done=before, **SIZES).points == result.points and not scanned
+    replaced(copy / "checkpoint-4" / "model.safetensors", weights_of(copy, 20), -3600)
+    told = outline(str(copy), done=before, **SIZES).checkpoints
+    assert [one.step for one in told if not one.scanned] == [4]
+
+
+def test_a_trace_of_an_earlier_version_goes_by_the_time(copy, result, scanned):
+    document = replace(result, provenance={**result.provenance, "model": str(copy)}).to_dict()
+    for point in document["checkpoints"]:
+        del point["weights"]
+    before = rectilinear.TraceResult.from_dict(document)
+    replaced(copy / "checkpoint-4" / "model.safetensors", weights_of(copy, 4), 3600)
+    again = rectilinear.trace(str(copy), TEXTS, done=before, **SIZES)
+    assert scanned == ["checkpoint-4"]
+    assert again.points[1].weights == result.points[1].weights and again.points[0].weights is None
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from disk import limits, unchanged
 from pages import Seen
 from rectilinear.errors import ResultError
 from rectilinear.report.finetuning import (
@@ -123,6 +124,13 @@ def test_a_folder_is_drawn_again(result, tmp_path):
     (out / "report.html").unlink()
     render_finetune(load_finetune(out), out)
     assert load_finetune(out / "finetune.json") == result and (out / "report.html").is_file()
+
+
+def test_a_full_disk_leaves_the_seeds_before_and_the_old_drawing(result, tmp_path):
+    keep_seed(replace(result, seeds=result.seeds[:1]), 0, tmp_path / "out", None, fresh=True)
+    unchanged(tmp_path, lambda: keep_seed(result, 1, tmp_path / "out", None, fresh=False), (0, 100))
+    render_finetune(result, tmp_path / "out")
+    unchanged(tmp_path, lambda: render_finetune(result, tmp_path / "out"), limits(tmp_path / "out"))
 
 
 def test_seeds_are_kept_one_by_one_each_whole(result, tmp_path):

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from disk import limits, unchanged
 from pages import Seen
 from rectilinear.errors import ResultError
 from rectilinear.report.checksums import verify
@@ -120,6 +121,15 @@ def test_a_failure_while_a_scan_is_kept_leaves_what_was_there(make_trace, make_s
     with pytest.raises(ResultError, match="No space left"):
         keep_scan(make_trace((0, 1), layers=2), scan, out, fresh=False)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_full_disk_leaves_the_scans_before(make_trace, make_scan, tmp_path, monkeypatch):
+    monkeypatch.setattr("rectilinear.report.plots.scan_figures", lambda result: {})
+    out, scan = tmp_path / "trace", make_scan(12)
+    scan.provenance["step"] = 0
+    keep_scan(make_trace((0,)), scan, out, fresh=True)
+    scan.provenance["step"] = 1
+    unchanged(tmp_path, lambda: keep_scan(make_trace((0, 1)), scan, out, fresh=False), limits(out))
 
 
 def test_the_table_has_one_line_a_checkpoint_and_layer(make_trace):

@@ -6,8 +6,15 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from disk import limits, unchanged
 from rectilinear.errors import ResultError
-from rectilinear.report.reproduction import figure, load_reproduction, reproduction_table, save_reproduction
+from rectilinear.report.reproduction import (
+    figure,
+    load_reproduction,
+    render_reproduction,
+    reproduction_table,
+    save_reproduction,
+)
 from rectilinear.report.shapes import Area, Text
 from rectilinear.results import FAILS, Plot, PlotCurve, Reproduced, ReproductionResult, Row, Run, Spread, Verdict
 
@@ -34,6 +41,13 @@ def test_a_result_survives_its_document(result, tmp_path):
     assert {path.name for path in (tmp_path / "out" / "plots").iterdir()} == {
         f"{name}.{kind}" for name in ("fig1", "fig9") for kind in ("svg", "png")
     }
+
+
+def test_a_full_disk_leaves_the_old_result_and_the_old_drawing(result, tmp_path, monkeypatch):
+    monkeypatch.setattr("rectilinear.report.folder._write_pngs", lambda figures, folder: None)
+    out = save_reproduction(result, tmp_path / "out")
+    unchanged(tmp_path, lambda: save_reproduction(result, out, force=True), limits(out))
+    unchanged(tmp_path, lambda: render_reproduction(result, out), limits(out))
 
 
 def test_text_from_data_is_escaped(result, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,6 +24,21 @@ class Checkpoint:
     name: str
     model: str
     revision: str | None = None
+
+    def digest(self) -> str | None:
+        """Return a SHA-256 of configuration and weights; None where they are not in a local folder.
+
+        Raises ModelError where a file cannot be read.
+        """
+        folder, whole = Path(self.model), hashlib.sha256()
+        weights = sorted(folder.glob("*.safetensors"))
+        for file in (folder / "config.json", *weights) if weights else ():
+            try:
+                with file.open("rb") as stream:
+                    whole.update(f"{hashlib.file_digest(stream, 'sha256').hexdigest()}  {file.name}\n".encode())
+            except OSError as error:
+                raise ModelError(f"cannot read {file}: {error.strerror or error}") from error
+        return whole.hexdigest() if weights else None
 
     @property
     def written(self) -> float | None:

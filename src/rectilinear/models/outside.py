@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rectilinear.errors import ModelError, RectilinearError, first_line
+from rectilinear.hub import fault
 from rectilinear.models.quiet import quiet
 
 
@@ -25,5 +26,11 @@ def one_line(what: str) -> Iterator[None]:
 
 
 def said(error: Exception) -> str:
-    """Return the first line of an error; where that is but a key that is missing, after the error's kind."""
+    """Return the first line of an error, or what the Hub failed with where that is beneath it.
+
+    That of a key that is missing stands after the error's kind.
+    """
+    met = fault(error)
+    if met is not None:
+        return f"the Hub failed: {first_line(met)}; try again later"
     return f"{type(error).__name__}: {first_line(error)}" if isinstance(error, KeyError) else first_line(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -93,7 +93,7 @@ def trace(
 
     model, revisions, checkpoints: as for `models.checkpoints.find_checkpoints`; the other options as for `scan` and
     `load`. All checkpoints are looked at before the first is scanned. `done`: what an earlier run found; its scans are
-    not made again unless the weights were written since. `on_scan` is handed each scan with the trace so far. `states`:
+    not made again unless the weights are others now. `on_scan` is handed each scan with the trace so far. `states`:
     a folder for the state of the scan under way, which is taken up where it is there and gone in the end.
 
     Raises ModelError for a checkpoint that is not whole, is not found, has another shape or cuts the text otherwise
@@ -123,7 +123,7 @@ def trace(
         **run_facts(),
         **(provenance or {}),
     }
-    points = {} if done is None else _kept(done, facts, found)
+    points = {} if done is None else _kept(done, facts, found, on_progress)
     facts["steps"] = sorted({*points, *(one.step for one in found)})
     left = [one for one in found if one.step not in points]
     for index, one in enumerate(left):
@@ -132,8 +132,9 @@ def trace(
         origin = {"text": facts["text"], "command": facts["command"], "step": one.step}
         kept = None if states is None else Checkpoints(states / f"step-{one.step}")
         own: dict[str, Any] = {"provenance": origin, "on_progress": tell, "checkpoints": kept}
+        weights = one.digest()  # before they are loaded: what is put in their place meanwhile is scanned next time
         scanned = _scan(one, drawn, loading, **shared, batch_tokens=batch_tokens, **own)
-        points[one.step] = _point(one, scanned, drawn.notes, seed)
+        points[one.step] = replace(_point(one, scanned, drawn.notes, seed), weights=weights)
         on_scan(_result(facts, points), scanned)
         if states is not None:
             shutil.rmtree(states, ignore_errors=True)
@@ -152,9 +153,9 @@ def outline(
     layers_path: str | None = None,
     **sizes: Any,
 ) -> Outline:
-    """Return what `trace` with these options would do; no weights and no text are read, so `done` is not compared.
+    """Return what `trace` with these options would do; no text is read, so that of `done` is not compared.
 
-    Raises what `trace` would before it reads them.
+    Weights are read only to see whether they are those of `done`. Raises what `trace` would before it reads them.
     """
     found = find_checkpoints(model, revisions=revisions, checkpoints=checkpoints)
     check_checkpoints(found, trust_remote_code)
@@ -210,7 +211,9 @@ def _named(model: str) -> str:
     return str(Path(model)) if Path(model).exists() else model
 
 
-def _kept(done: TraceResult, facts: dict[str, Any], found: Sequence[Checkpoint]) -> dict[int, TracePoint]:
+def _kept(
+    done: TraceResult, facts: dict[str, Any], found: Sequence[Checkpoint], on_progress: Callable[[Progress], None]
+) -> dict[int, TracePoint]:
     """Return by step what need not be scanned again; raises ResultError where the settings differ."""
     before = done.provenance
     unlike = [name for name in SETTINGS if before.get(name) != facts[name]]
@@ -222,20 +225,30 @@ def _kept(done: TraceResult, facts: dict[str, Any], found: Sequence[Checkpoint])
             f"expected the text of the trace to go on with, got another under the name {facts['text']}, or another "
             "tokenizer: use another --out"
         )
-    return _fresh(done, found)
+    return _fresh(done, found, on_progress)
 
 
-def _fresh(done: TraceResult, found: Sequence[Checkpoint]) -> dict[int, TracePoint]:
-    """Return by step the checkpoints that were scanned after their weights were written.
+def _fresh(
+    done: TraceResult, found: Sequence[Checkpoint], on_progress: Callable[[Progress], None] = lambda state: None
+) -> dict[int, TracePoint]:
+    """Return by step what was found of checkpoints whose weights are still the same, or that are gone."""
+    here = {one.step: one for one in found}
+    fresh = {}
+    for point in done.points:
+        on_progress(Progress(0, 0, f"comparing {point.name} with what was scanned"))
+        if point.step not in here or _same_weights(point, here[point.step]):
+            fresh[point.step] = point
+    return fresh
+
+
+def _same_weights(point: TracePoint, now: Checkpoint) -> bool:
+    """Tell whether a checkpoint is what was scanned; a trace of an earlier version knows only when it was.
 
     A scan's time is kept in whole seconds, so the files' is cut to them too.
     """
-    written = {one.step: int(one.written or 0) for one in found}
-    return {
-        point.step: point
-        for point in done.points
-        if written.get(point.step, 0) <= datetime.fromisoformat(point.time).timestamp()
-    }
+    if point.weights is None:
+        return int(now.written or 0) <= datetime.fromisoformat(point.time).timestamp()
+    return now.digest() in (None, point.weights)
 
 
 def _teller(

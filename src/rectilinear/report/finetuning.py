@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rectilinear.files import write_whole, writing
+from rectilinear.files import into, write_whole, writing
 from rectilinear.report.chart import Curve, Panel, stacked
 from rectilinear.report.checksums import write_sums
 from rectilinear.report.folder import PAGE, PLOTS, TABLE, read_document, table_csv, write_figures, write_folder
@@ -83,8 +83,8 @@ def load_finetune(path: str | Path) -> FinetuneResult:
 
 def render_finetune(result: FinetuneResult, folder: Path, *, png: bool = False) -> None:
     """Write table, plot and page into an existing folder; raises ResultError where that fails."""
-    with writing(folder):
-        _draw(result, folder, png=png)
+    with into(folder) as part:
+        _draw(result, part, png=png)
 
 
 def _draw(result: FinetuneResult, folder: Path, *, png: bool) -> None:

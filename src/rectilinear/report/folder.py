@@ -18,7 +18,7 @@ import numpy as np
 import safetensors.numpy
 
 from rectilinear.errors import ResultError
-from rectilinear.files import writing
+from rectilinear.files import into
 from rectilinear.report.checksums import write_sums
 from rectilinear.report.lock import locked
 from rectilinear.results import MOMENTS, MOMENTS_DOCUMENT, ScanResult
@@ -89,8 +89,8 @@ def render(result: ScanResult, out_dir: Path, *, png: bool = False) -> None:
     The plots are SVG and, with `png`, PNG too, which takes seconds. Raises ResultError where the folder cannot be
     written.
     """
-    with writing(out_dir):
-        _draw(result, out_dir, png=png)
+    with into(out_dir) as part:
+        _draw(result, part, png=png)
 
 
 def _draw(result: ScanResult, folder: Path, *, png: bool) -> None:

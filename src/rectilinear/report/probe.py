@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rectilinear.files import writing
+from rectilinear.files import into
 from rectilinear.report.chart import Curve, Panel, stacked
 from rectilinear.report.folder import PAGE, PLOTS, TABLE, read_document, table_csv, write_figures, write_folder
 from rectilinear.report.html import probe_page
@@ -47,8 +47,8 @@ def load_probe(path: str | Path) -> ProbeResult:
 
 def render_probe(result: ProbeResult, folder: Path, *, png: bool = False) -> None:
     """Write table, plot and page into an existing folder; raises ResultError where that fails."""
-    with writing(folder):
-        _draw(result, folder, png=png)
+    with into(folder) as part:
+        _draw(result, part, png=png)
 
 
 def _draw(result: ProbeResult, folder: Path, *, png: bool) -> None:

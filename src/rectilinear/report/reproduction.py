@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rectilinear.files import writing
+from rectilinear.files import into
 from rectilinear.report.chart import Curve, Panel, stacked
 from rectilinear.report.folder import PLOTS, read_document, table_csv, write_figures, write_folder
 from rectilinear.report.grid import grid
@@ -54,8 +54,8 @@ def load_reproduction(path: str | Path) -> ReproductionResult:
 
 def render_reproduction(result: ReproductionResult, out: Path, *, png: bool = False) -> None:
     """Write tables, plots and page of a reproduction into its folder; raises ResultError where that fails."""
-    with writing(out):
-        _draw(result, out, png=png)
+    with into(out) as part:
+        _draw(result, part, png=png)
 
 
 def _draw(result: ReproductionResult, folder: Path, *, png: bool) -> None:

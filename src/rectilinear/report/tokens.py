@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from rectilinear.files import writing
+from rectilinear.files import into
 from rectilinear.report.folder import read_document, write_figures, write_folder
 from rectilinear.report.heatmap import DEEP, SHADES, SHOWN, heat_map, shade
 from rectilinear.report.shapes import BLUE, ORANGE
@@ -53,8 +53,8 @@ def render_tokens(result: TokensResult, folder: Path, *, png: bool = False) -> N
 
     Raises ResultError where the folder cannot be written.
     """
-    with writing(folder):
-        _draw(result, folder, png=png)
+    with into(folder) as part:
+        _draw(result, part, png=png)
 
 
 def _draw(result: TokensResult, folder: Path, *, png: bool) -> None:

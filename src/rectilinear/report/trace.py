@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from rectilinear.files import write_whole, writing
+from rectilinear.files import into, write_whole, writing
 from rectilinear.report.checksums import write_sums
 from rectilinear.report.folder import DOCUMENT as SCAN
 from rectilinear.report.folder import PLOTS, TABLE, fill, flat, read_document, table_csv, write_figures, write_folder
@@ -32,7 +32,7 @@ def save_trace(result: TraceResult, out: Path, *, force: bool = False) -> Path:
 
     def write(folder: Path) -> None:
         (folder / DOCUMENT).write_text(result.to_json() + "\n", encoding="utf-8")
-        _draw(result, folder, png=True)
+        _draw(result, folder, {}, png=True)
 
     return write_folder(out, write, force=force, marker=DOCUMENT)
 
@@ -68,17 +68,17 @@ def load_trace(path: str | Path) -> TraceResult:
 
 def render_trace(result: TraceResult, out: Path, *, png: bool = False) -> None:
     """Write table, plots and page of a trace into its folder; raises ResultError where that fails."""
-    with writing(out):
-        _draw(result, out, png=png)
+    reports = {point.step: f"{SCANS}/step-{point.step}/report.html" for point in result.points}
+    there = {step: place for step, place in reports.items() if (out / place).is_file()}
+    with into(out) as part:
+        _draw(result, part, there, png=png)
 
 
-def _draw(result: TraceResult, folder: Path, *, png: bool) -> None:
+def _draw(result: TraceResult, folder: Path, reports: dict[int, str], *, png: bool) -> None:
     figures = trace_figures(result)
     write_figures(figures, folder / PLOTS, png=png)
     (folder / TABLE).write_text(table_csv(trace_rows(result)), encoding="utf-8")
-    reports = {point.step: f"{SCANS}/step-{point.step}/report.html" for point in result.points}
-    there = {step: place for step, place in reports.items() if (folder / place).is_file()}
-    (folder / PAGE).write_text(trace_page(result, figures, there), encoding="utf-8")
+    (folder / PAGE).write_text(trace_page(result, figures, reports), encoding="utf-8")
 
 
 def trace_rows(result: TraceResult) -> list[dict[str, Any]]:

@@ -31,7 +31,9 @@ class TracePoint:
     """One checkpoint: its training step, its name, and its scan in short.
 
     score, increment: means over layers; the interval of the held-out one is over documents, which all layers share, and
-    that of the ordinary one is not known. norm_ratio, cosine: means over layers. warnings: of the scan.
+    that of the ordinary one is not known. norm_ratio, cosine: means over layers. warnings: of the scan. weights: the
+    SHA-256 of configuration and weights, by which a trace that goes on knows what has changed; None where they were in
+    no local folder, and in traces of earlier versions.
     """
 
     step: int
@@ -45,6 +47,7 @@ class TracePoint:
     cosine: float
     layers: tuple[LayerScores, ...]
     warnings: tuple[str, ...] = ()
+    weights: str | None = None
 
 
 @dataclass(frozen=True, repr=False)

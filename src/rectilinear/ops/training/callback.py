@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from transformers import Trainer, TrainerCallback
 
 from rectilinear.errors import RectilinearError
-from rectilinear.files import writing
+from rectilinear.files import write_whole, writing
 from rectilinear.ops.training.profile import profile, profile_pieces
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class LinearityCallback(TrainerCallback):
         kept = _up_to(self._path, state.global_step) if state.global_step else []
         with writing(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")
+            write_whole(self._path, "".join(f"{json.dumps(line)}\n" for line in kept).encode())
         self._measured = kept[-1]["step"] if kept else None
         if not state.global_step:
             self._measure(state, control)
