@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rectilinear.errors import ResultError
@@ -31,3 +32,17 @@ def write_whole(file: Path, data: bytes) -> None:
 def under_way(target: Path, suffix: str = "") -> Path:
     """Return where what is on the way to `target` is kept until that is there: a hidden neighbour."""
     return target.with_name(f".{target.name}.partial{suffix}")
+
+
+def gone(place: Path) -> Path:
+    """Return where what lay at `place` is on its way out."""
+    return place.with_name(f"{place.name}.gone")
+
+
+def discard(place: Path) -> None:
+    """Remove a folder, if it is there, so that a kill on the way leaves no part of it in its place."""
+    away = gone(place)
+    shutil.rmtree(away, ignore_errors=True)  # of an earlier kill
+    with suppress(OSError):
+        place.replace(away)
+    shutil.rmtree(away, ignore_errors=True)
