@@ -1,4 +1,4 @@
-"""A disk that is full, and what a folder holds."""
+"""A disk that is full or loses a bit, and what a folder holds."""
 
 import resource
 from contextlib import contextmanager
@@ -24,3 +24,12 @@ def sizes(folder):
     """Return limits in bytes at which one or more of a folder's files do not fit: nothing, halves, all but a byte."""
     found = {len(content) for content in held(folder).values()}
     return sorted({0, *(size // 2 for size in found), *(size - 1 for size in found)})
+
+
+def flip(file):
+    """Flip one bit in the middle of a file, in a copy of its own where it has links; return what it held."""
+    before = file.read_bytes()
+    middle = len(before) // 2
+    file.unlink()
+    file.write_bytes(before[:middle] + bytes([before[middle] ^ 1]) + before[middle + 1 :])
+    return before

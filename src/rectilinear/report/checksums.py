@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 
+from rectilinear.digests import digest
 from rectilinear.errors import ResultError
 from rectilinear.files import write_whole
 
@@ -16,7 +16,7 @@ LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 def write_sums(folder: Path) -> None:
     """Write the sums of all data files below a folder into it; raises OSError where that fails."""
-    lines = [f"{_sum(folder / name)}  {name}\n" for name in _data(folder)]
+    lines = [f"{digest(folder / name)}  {name}\n" for name in _data(folder)]
     write_whole(folder / SUMS, "".join(lines).encode(errors="surrogateescape"))
 
 
@@ -50,7 +50,7 @@ def _fault(folder: Path, name: str, expected: str) -> str | None:
             return "lies outside the folder"
         if not file.is_file():
             return "is missing"
-        return None if _sum(file) == expected else "is not as it was written"
+        return None if digest(file) == expected else "is not as it was written"
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
     except ValueError as error:  # a name with a null character
@@ -59,8 +59,3 @@ def _fault(folder: Path, name: str, expected: str) -> str | None:
 
 def _data(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix in DATA and p.is_file())
-
-
-def _sum(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
