@@ -36,7 +36,7 @@ def under_way(target: Path, suffix: str = "") -> Path:
 
 def gone(place: Path) -> Path:
     """Return where what lay at `place` is on its way out."""
-    return place.with_name(f"{place.name}.gone")
+    return place.with_name(f".{place.name.removeprefix('.')}.gone")
 
 
 def discard(place: Path) -> None:

@@ -111,7 +111,6 @@ def test_every_option_reaches_the_recipe(texts, tmp_path):
         (("--text", "demo", "--layers", "a"), "expected --layers as numbers like 3,4,5, got 'a'"),
         (("--text", "demo", "--tokens", "all"), "expected --tokens as a number"),
         (("--text", "demo", "--recipe", "none.yaml"), "cannot read the recipe none.yaml"),
-        (("--text", "demo", "--resume"), "expected a run to resume"),
         (("--text", "demo", "--report-to", "nothing", "--tokens", "64", *SMALL), "cannot train with these options"),
         (("--text", "demo", "--device", "cuda:7", "--tokens", "64", *SMALL), "expected a device of this machine"),
         (("--text", "demo", "--device", "balanced"), "expected one device to pretrain on"),

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import safetensors.numpy
 
+from rectilinear.digests import write_sums
 from rectilinear.errors import ResultError
 from rectilinear.files import writing
-from rectilinear.report.checksums import write_sums
 from rectilinear.report.lock import locked
 from rectilinear.report.swap import held_aside, neighbour, swap
 from rectilinear.results import MOMENTS, MOMENTS_DOCUMENT, ScanResult
