@@ -170,6 +170,9 @@ def test_a_killed_run_is_resumed_by_the_same_command(texts, tmp_path):
         process.kill()
     assert not (tmp_path / "run" / "pretrain.json").exists()
     run(*asked[1:], "--resume")
+    again = run(*asked[1:], "--resume", "--json")
+    assert "is done, by this command" in again.stderr
+    assert again.stdout == (tmp_path / "run" / "pretrain.json").read_text()
     whole = json.loads(run(tmp_path / "whole", *asked[2:], "--json").stdout)
     resumed = json.loads((tmp_path / "run" / "pretrain.json").read_text())
     assert [p["loss"] for p in resumed["history"]] == [p["loss"] for p in whole["history"]]

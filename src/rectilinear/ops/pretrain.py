@@ -133,13 +133,13 @@ def _check_folder(folder: Path, recipe: Recipe, resume: bool, force: bool) -> bo
     if not resume or not (folder / RECIPE).is_file():
         check_out(folder, force=force)
         return False
-    if (folder / DOCUMENT).is_file():
-        raise ResultError(f"expected a run to resume in {folder}, got one that is done")
     unlike = differences(asked_for(folder / RECIPE), recipe)
     if unlike:
         raise ResultError(
             f"expected the recipe of the run to resume, which had {unlike}: give --recipe {folder / RECIPE}"
         )
+    if (folder / DOCUMENT).is_file():
+        raise ResultError(f"expected a run to resume in {folder}, got one that is done")
     return has_checkpoint(folder)
 
 

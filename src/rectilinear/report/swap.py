@@ -53,7 +53,8 @@ def recover(out: Path) -> None:
     """
     for part in _left(out):
         _clear(part, out)
-    shutil.rmtree(gone(under_way(out)), ignore_errors=True)
+    for place in (out, under_way(out)):
+        shutil.rmtree(gone(place), ignore_errors=True)
 
 
 def held_aside(out: Path) -> Path | None:
