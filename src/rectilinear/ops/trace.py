@@ -137,6 +137,8 @@ def trace(
         on_scan(_result(facts, points), scanned)
         if states is not None:
             discard(states)
+    if states is not None:
+        discard(states)  # where nothing was left to scan: of a run that was killed before it could
     return _result(facts, points)
 
 
