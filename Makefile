@@ -1,9 +1,9 @@
-# make demo | test | check | gpu | fix | docs | smoke | fuzz | bench | audit | clean
+# make demo | test | check | gpu | fix | docs | smoke | fuzz | kills | bench | audit | clean
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check gpu fix docs smoke fuzz bench audit clean
+.PHONY: demo test check gpu fix docs smoke fuzz kills bench audit clean
 .DEFAULT_GOAL := check
 
 # The stamp follows what is to be installed, so a changed dependency installs again.
@@ -47,6 +47,11 @@ smoke: .venv/.installed
 # A hundred thousand files that are nearly right, drawn anew each time: minutes to an hour.
 fuzz: .venv/.installed
 	FUZZ_EXAMPLES=4600 $(BIN)/python -m pytest tests/test_fuzz.py tests/test_fuzz_models.py
+
+# Real commands, killed at random moments and taken up again: the same result? Half an hour; KILLS=50 takes hours.
+KILLS ?= 3
+kills: .venv/.installed
+	$(BIN)/python tools/kills.py --kills $(KILLS)
 
 # What a scan, perplexity and a start cost over a bare forward pass, against what they cost before: minutes.
 bench: .venv/.installed

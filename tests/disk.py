@@ -1,4 +1,4 @@
-"""A disk that is full, and what a folder holds."""
+"""A disk that is full or loses a bit, and what a folder holds."""
 
 import re
 import resource
@@ -53,3 +53,12 @@ def unchanged(folder, write, limits):
     for limit in limits:
         refused(write, limit)
         assert held(folder) == before, limit
+
+
+def flip(file):
+    """Flip one bit in the middle of a file, in a copy of its own where it has links; return what it held."""
+    before = file.read_bytes()
+    middle = len(before) // 2
+    file.unlink()
+    file.write_bytes(before[:middle] + bytes([before[middle] ^ 1]) + before[middle + 1 :])
+    return before

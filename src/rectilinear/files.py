@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -36,7 +37,7 @@ def into(folder: Path) -> Iterator[Path]:
     Raises ResultError where the disk refuses, and leaves the folder as it was.
     """
     folder = folder.absolute()
-    with writing(folder), TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as place:
+    with writing(folder), TemporaryDirectory(prefix=neighbours(folder), dir=folder.parent) as place:
         part = Path(place)
         yield part
         for file in sorted(path for path in part.rglob("*") if path.is_file()):
@@ -45,6 +46,25 @@ def into(folder: Path) -> Iterator[Path]:
             file.replace(target)
 
 
+def neighbours(out: Path) -> str:
+    """Return what the names of the folders that `out` is written in begin with: hidden, beside it, and of no other."""
+    return f".{out.name}.writing-"
+
+
 def under_way(target: Path, suffix: str = "") -> Path:
     """Return where what is on the way to `target` is kept until that is there: a hidden neighbour."""
     return target.with_name(f".{target.name}.partial{suffix}")
+
+
+def gone(place: Path) -> Path:
+    """Return where what lay at `place` is on its way out."""
+    return place.with_name(f".{place.name.removeprefix('.')}.gone")
+
+
+def discard(place: Path) -> None:
+    """Remove a folder, if it is there, so that a kill on the way leaves no part of it in its place."""
+    away = gone(place)
+    shutil.rmtree(away, ignore_errors=True)  # of an earlier kill
+    with suppress(OSError):
+        place.replace(away)
+    shutil.rmtree(away, ignore_errors=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import disk
 import rectilinear.cli as cli
 import tiny
 from commands import fails
@@ -239,3 +240,24 @@ def test_shares_and_several_texts_go_on_too(more, folder, text, tmp_path, capsys
 )
 def test_intervals(value, found):
     assert interval(value) == found
+
+
+def test_a_command_to_resume_may_be_given_again_when_it_is_done(tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    arguments = ["scan", "demo:tiny", "--tokens", "2048", "--out", str(out), "--resume"]
+
+    def given(*more):
+        monkeypatch.setattr(sys, "argv", ["rectilinear", *arguments, *more])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert not stop.value.code
+        return capsys.readouterr()
+
+    assert "Report:" in given().err
+    before = disk.held(out)
+    (tmp_path / ".out.partial" / "after-00000001-batches").mkdir(parents=True)  # a kill came before it was taken away
+    assert given().err == f"{out} is done, by this command: nothing is left to do\n"
+    assert given("--json").out == (out / "result.json").read_text()
+    assert disk.held(out) == before and [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert "exists; add --force" in fails([*arguments, "--seed", "1"], capsys, monkeypatch)
+    assert "exists; add --force" in fails(arguments[:-1], capsys, monkeypatch)

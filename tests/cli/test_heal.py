@@ -205,3 +205,4 @@ def test_an_interruption_keeps_checkpoints_and_leaves_no_folder(cuts, text, tmp_
     monkeypatch.undo()
     run(*arguments, "--resume")
     assert json.loads((out / "heal.json").read_text())["spent"]["steps"] == 5
+    assert run(*arguments, "--resume").stderr == f"{out} is done, by this command: nothing is left to do\n"

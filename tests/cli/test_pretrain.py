@@ -111,7 +111,6 @@ def test_every_option_reaches_the_recipe(texts, tmp_path):
         (("--text", "demo", "--layers", "a"), "expected --layers as numbers like 3,4,5, got 'a'"),
         (("--text", "demo", "--tokens", "all"), "expected --tokens as a number"),
         (("--text", "demo", "--recipe", "none.yaml"), "cannot read the recipe none.yaml"),
-        (("--text", "demo", "--resume"), "expected a run to resume"),
         (("--text", "demo", "--report-to", "nothing", "--tokens", "64", *SMALL), "cannot train with these options"),
         (("--text", "demo", "--device", "cuda:7", "--tokens", "64", *SMALL), "expected a device of this machine"),
         (("--text", "demo", "--device", "balanced"), "expected one device to pretrain on"),
@@ -171,6 +170,9 @@ def test_a_killed_run_is_resumed_by_the_same_command(texts, tmp_path):
         process.kill()
     assert not (tmp_path / "run" / "pretrain.json").exists()
     run(*asked[1:], "--resume")
+    again = run(*asked[1:], "--resume", "--json")
+    assert "is done, by this command" in again.stderr
+    assert again.stdout == (tmp_path / "run" / "pretrain.json").read_text()
     whole = json.loads(run(tmp_path / "whole", *asked[2:], "--json").stdout)
     resumed = json.loads((tmp_path / "run" / "pretrain.json").read_text())
     assert [p["loss"] for p in resumed["history"]] == [p["loss"] for p in whole["history"]]

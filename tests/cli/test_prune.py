@@ -123,6 +123,7 @@ def test_a_search_that_was_interrupted_goes_on(folder, text, tmp_path, monkeypat
     done = run(*arguments, "--resume")
     assert done.exit_code == 0, done.output
     assert not journal.exists()
+    assert f"{out} is done" in run(*arguments, "--resume").stderr
     whole = run(*arguments[:-1], tmp_path / "whole")
     assert whole.exit_code == 0
     first, second = ((p / "model.safetensors").read_bytes() for p in (out, tmp_path / "whole"))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import tiny
+from disk import flip, held
 from healing import OPTIONS, Stop, changed, healed, until
 from preempted import sigterm, terminated
 from rectilinear.errors import ModelError, NonFiniteError, RectilinearError, ResultError, TextError
@@ -16,6 +17,7 @@ from rectilinear.models.projection import output_projection
 from rectilinear.models.stack import decoder_stack
 from rectilinear.ops.heal import heal
 from rectilinear.ops.prune import prune
+from rectilinear.ops.training.saving import last_checkpoint
 from rectilinear.results import HealResult, Plan
 
 
@@ -64,24 +66,51 @@ def test_a_checkpoint_that_a_kill_has_cut_is_passed_over(cuts, dense, tokenizer,
     kept, options = tmp_path / "kept", {"train": "repaired", "steps": 20, "rate": 1e-3}
     with pytest.raises(Stop):
         healed(cuts["refit"], dense, tokenizer, texts, on_progress=until(13), checkpoints=kept, **options)
-    (kept / "checkpoint-12/trainer_state.json").write_text('{"epoch"')
+    (kept / "checkpoint-12/SHA256SUMS").unlink()  # it comes last
     (kept / "checkpoint-14").mkdir()
     done = healed(cuts["refit"], dense, tokenizer, texts, checkpoints=kept, resume=True, **options)
+    assert not done.result.warnings
     whole = healed(cuts["refit"], dense, tokenizer, texts, **options)
     assert [p.loss for p in done.result.history] == [p.loss for p in whole.result.history]
 
 
+def test_a_damaged_checkpoint_is_passed_over_with_a_note(cuts, dense, tokenizer, texts, tmp_path):
+    kept, options = tmp_path / "kept", {"train": "repaired", "steps": 5, "rate": 1e-3}
+    with pytest.raises(Stop):
+        healed(cuts["refit"], dense, tokenizer, texts, on_progress=until(4), checkpoints=kept, **options)
+    last = max(kept.glob("checkpoint-*"))
+    flip(last / "model.safetensors")
+    done = healed(cuts["refit"], dense, tokenizer, texts, checkpoints=kept, resume=True, **options)
+    note = f"{last.name} is damaged and passed over: model.safetensors is not as it was written."
+    assert note in done.result.warnings
+    assert [p.step for p in done.result.history] == [1, 2, 3, 4, 5]
+    for name in held(kept / "checkpoint-5"):
+        before = flip(kept / "checkpoint-5" / name)
+        found, notes = last_checkpoint(kept, "begin again")
+        assert found == kept / "checkpoint-4" and "checkpoint-5 is damaged" in notes[0]
+        (kept / "checkpoint-5" / name).write_bytes(before[:-1])
+        if name != "SHA256SUMS":  # it lacks the end of its last line only
+            assert last_checkpoint(kept, "begin again")[0] == kept / "checkpoint-4"
+        (kept / "checkpoint-5" / name).write_bytes(before)
+    assert last_checkpoint(kept, "begin again") == (kept / "checkpoint-5", ())
+    for checkpoint in kept.glob("checkpoint-*"):
+        (checkpoint / "optimizer.pt").unlink()
+    with pytest.raises(
+        ResultError, match=r"no whole checkpoint: checkpoint-5 .*optimizer.pt is missing; start again with"
+    ):
+        healed(cuts["refit"], dense, tokenizer, texts, checkpoints=kept, resume=True, **options)
+
+
 def test_checkpoints_of_another_run_are_refused(cuts, dense, tokenizer, texts, tmp_path):
     kept = tmp_path / "kept"
-    with pytest.raises(ResultError, match="leave --resume out"):
-        healed(cuts["refit"], dense, tokenizer, texts, checkpoints=kept, resume=True)
-    healed(cuts["refit"], dense, tokenizer, texts, checkpoints=kept)
+    healed(cuts["refit"], dense, tokenizer, texts, checkpoints=kept, resume=True)  # nothing there: it begins
     with pytest.raises(ResultError, match="add --resume or name another"):
         healed(cuts["refit"], dense, tokenizer, texts, checkpoints=kept)
     with pytest.raises(ResultError, match=r"which had rate 0\.0001"):
         healed(cuts["refit"], dense, tokenizer, texts, checkpoints=kept, resume=True, rate=1e-3)
     for state in kept.glob("*/trainer_state.json"):
         state.write_text("{}")
+        state.with_name("SHA256SUMS").unlink()  # as an earlier version wrote it
     with pytest.raises(ResultError, match="cannot resume"):
         healed(cuts["refit"], dense, tokenizer, texts, checkpoints=kept, resume=True)
 
@@ -92,6 +121,8 @@ def test_checkpoints_whose_weights_would_be_passed_over_are_refused(cuts, dense,
     options = {"checkpoints": tmp_path / "kept", "train": "repaired"}
     healed(cuts["refit"], dense, tokenizer, texts, **options)
     path = tmp_path / "kept/checkpoint-3/model.safetensors"
+    for sums in path.parents[1].glob("*/SHA256SUMS"):
+        sums.unlink()
     save_file({f"other.{name}": tensor for name, tensor in load_file(path).items()}, path)
     with pytest.raises(ModelError, match=r"name weights otherwise than it does \(other\..*heal without --resume"):
         healed(cuts["refit"], dense, tokenizer, texts, resume=True, **options)

@@ -5,6 +5,7 @@ import torch
 
 import rectilinear
 import tiny
+from disk import flip
 from rectilinear.core.linear import AffineMap, error_of, fit, in_turn, ratio, scores
 from rectilinear.core.moments import Moments
 from rectilinear.ops.kept import Group, KeptMoments
@@ -120,11 +121,26 @@ def test_what_is_missing_or_damaged_is_named(scanned, tmp_path):
     with pytest.raises(rectilinear.ResultError, match="--keep-moments"):
         rectilinear.Maps.load(plain)
     copy = rectilinear.load_result(out).save(tmp_path / "copy")
+    file = copy / "moments" / "layer-001.fit.ordinary.safetensors"
+    before = flip(file)
+    with pytest.raises(rectilinear.ResultError, match=r"layer-001\.fit\.ordinary\.safetensors is damaged"):
+        rectilinear.Maps.load(copy)
+    file.unlink()
+    with pytest.raises(rectilinear.ResultError, match=r"layer-001\.fit\.ordinary\.safetensors is missing"):
+        rectilinear.Maps.load(copy)
+    file.write_bytes(before)
+    document = copy / "moments" / "moments.json"
+    facts = json.loads(document.read_text())
+    document.unlink()
+    document.write_text(json.dumps({**facts, "layers": 2}))
+    with pytest.raises(rectilinear.ResultError, match=r"moments\.json is damaged"):
+        rectilinear.Maps.load(copy)
+    document.write_text(json.dumps({k: v for k, v in facts.items() if k not in ("files", "sha256")}))  # as before
+    rectilinear.Maps.load(copy)
     for file in (copy / "moments").glob("layer-001.*"):
         file.unlink()
     with pytest.raises(rectilinear.ResultError, match="moments of layer 1"):
         rectilinear.Maps.load(copy)
-    document = copy / "moments" / "moments.json"
     for damage in ('{"schema": 99, "kind": "moments"}', "[]", "no json", json.dumps({"schema": 1, "kind": "moments"})):
         document.unlink()  # it is linked: what it was linked from must stay
         document.write_text(damage)

@@ -5,12 +5,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from disk import flip
 from preempted import sigterm, terminated
 from rectilinear.errors import ModelError, NonFiniteError, RectilinearError, ResultError, TextError
 from rectilinear.ops import pretrain as module
 from rectilinear.ops.pretrain import new_model, pretrain
 from rectilinear.ops.pretraining.corpus import Collate, documents, packed, train_tokenizer
 from rectilinear.ops.pretraining.recipe import Recipe, asked_for
+from rectilinear.report.checksums import verify
 
 WORDS = "the a cat dog sat ran on under mat tree and then it was happy sad big red blue Lily said".split()
 
@@ -162,8 +164,6 @@ def test_a_sigterm_waits_for_the_step_and_a_checkpoint_that_does_not_stay(text, 
 
 
 def test_what_cannot_be_resumed_is_said(text, tmp_path):
-    with pytest.raises(ResultError, match=r"no recipe\.yaml there"):
-        pretrain(tmp_path / "none", **options(text), resume=True)
     with pytest.raises(Killed):
         pretrain(tmp_path / "run", **options(text), on_progress=killed_at(4))
     with pytest.raises(ResultError, match=r"penalty none, not mse; seed 0, not 7: give --recipe"):
@@ -177,6 +177,38 @@ def test_what_cannot_be_resumed_is_said(text, tmp_path):
     with pytest.raises(ResultError, match="exists; add --force"):
         pretrain(tmp_path / "run", recipe)
     assert pretrain(tmp_path / "run", recipe, force=True).history
+
+
+def test_a_run_to_resume_begins_where_nothing_was_kept(text, tmp_path):
+    whole = pretrain(tmp_path / "run", **options(text), resume=True)
+    assert verify(tmp_path / "run")[1] == []
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    (killed / "recipe.yaml").write_bytes((tmp_path / "run" / "recipe.yaml").read_bytes())
+    (killed / "checkpoint-1").mkdir()
+    with pytest.raises(ResultError, match="which had seed 0, not 7"):
+        pretrain(killed, **options(text, seed=7), resume=True)
+    assert losses(pretrain(killed, **options(text), resume=True)) == losses(whole)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "run"]
+
+
+def test_a_damaged_checkpoint_is_passed_over_with_a_note(plain, text, tmp_path):
+    asked = options(text)
+    with pytest.raises(Killed):
+        pretrain(tmp_path / "run", **asked, on_progress=killed_at(5))
+    flip(tmp_path / "run" / "checkpoint-4" / "model.safetensors")
+    done = pretrain(tmp_path / "run", **asked, resume=True)
+    assert done.warnings == ("checkpoint-4 is damaged and passed over: model.safetensors is not as it was written.",)
+    assert losses(done) == losses(plain[1]) and done.checkpoints == plain[1].checkpoints
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (plain[0] / "model.safetensors").read_bytes()
+    assert verify(tmp_path / "run")[1] == []
+    (tmp_path / "run" / "pretrain.json").unlink()
+    for checkpoint in (tmp_path / "run").glob("checkpoint-*"):
+        (checkpoint / "optimizer.pt").write_bytes(b"")
+    with pytest.raises(
+        ResultError, match=r"no whole checkpoint: checkpoint-6 .*optimizer\.pt .*; give --force to start"
+    ):
+        pretrain(tmp_path / "run", **asked, resume=True)
 
 
 def test_a_run_that_ends_before_its_first_checkpoint_leaves_nothing(text, tmp_path):

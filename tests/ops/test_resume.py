@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import tiny
-from disk import full_after
+from disk import flip, full_after, held
 from preempted import Terminated, sigterm, terminated
 from rectilinear.errors import ResultError
 from rectilinear.ops import passes
@@ -102,6 +102,25 @@ def test_the_state_of_another_scan_is_refused_and_says_what_differs(tmp_path):
         state.write_text(content)
         with pytest.raises(ResultError, match=said):
             scanned(Checkpoints(tmp_path, 1, "tokens"))
+
+
+def test_a_flipped_bit_in_a_state_is_found_before_it_is_taken_up(tmp_path):
+    kept = tmp_path / "kept"
+    with pytest.raises(Stop):
+        scanned(Checkpoints(kept, 1, "tokens"), on_progress=until(1000), keep_moments=tmp_path / "one")
+    last = Checkpoints(kept).last()
+    names = sorted(held(last))
+    assert {"layer-002.safetensors", "moments/layer-000.fit.ordinary.safetensors", "spans.safetensors"} <= set(names)
+    for number, name in enumerate(names):
+        before = flip(last / name)
+        with pytest.raises(
+            ResultError, match=rf"{name} is damaged, not as it was written: remove {kept} and start|none"
+        ):
+            scanned(Checkpoints(kept, 1, "tokens"), keep_moments=tmp_path / f"{number}")
+        (last / name).write_bytes(before)
+    (last / "layer-001.safetensors").unlink()
+    with pytest.raises(ResultError, match=r"layer-001\.safetensors is missing: remove"):
+        scanned(Checkpoints(kept, 1, "tokens"))
 
 
 def test_states_come_as_often_as_asked_and_the_last_stays(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 import json
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 import rectilinear
 import tiny
+from disk import flip, held
 from preempted import sigterm, terminated
 from rectilinear.core.grams import Grams
 from rectilinear.data.pieces import Share
@@ -249,9 +251,43 @@ def test_what_is_missing_doubled_or_foreign_is_named(model, shards, tmp_path):
         Shards.of([tmp_path])
 
 
-def test_a_damaged_state_is_one_clear_line(shards, tmp_path):
-    import shutil
+def test_one_flipped_bit_or_a_missing_file_is_found_in_every_file_of_a_shard(shards, tmp_path):
+    copy = Path(shutil.copytree(shards[0][0], tmp_path / "copy"))
+    names = [name for name in held(copy) if name != "SHA256SUMS"]
+    assert {"shard.json", "fit/state.json", "fit/layer-001.safetensors", "tokenizer/tokenizer.json"} <= set(names)
+    for name in names:
+        before = flip(copy / name)
+        with pytest.raises(rectilinear.ResultError, match=f"{name} is damaged|{name}: |state of a scan in .*copy/fit"):
+            Shards.of([copy, shards[0][1]]).save(tmp_path / "out")
+        (copy / name).unlink()
+        with pytest.raises(
+            rectilinear.ResultError, match=f"{name} is missing|{Path(name).name}|of a scan in .*copy/fit"
+        ):
+            Shards.of([copy, shards[0][1]]).save(tmp_path / "out")
+        (copy / name).write_bytes(before)
+    (tmp_path / "out").mkdir()
+    Shards.of([copy, shards[0][1]]).save(tmp_path / "out")
 
+
+def test_flipped_maps_judge_nothing(model, shards, tmp_path):
+    maps = merged(shards[0], tmp_path / "maps")
+    flip(maps / "fit" / "layer-000.safetensors")
+    with pytest.raises(rectilinear.ResultError, match=r"layer-000\.safetensors is damaged, not as it was written"):
+        shard(model, tmp_path / "heldout", 1, 3, maps=maps)
+
+
+def test_shards_of_an_earlier_version_without_digests_are_read(shards, whole, tmp_path):
+    old = []
+    for folder in (*shards[0], *shards[1]):
+        old.append(Path(shutil.copytree(folder, tmp_path / folder.name)))
+        for file in old[-1].rglob("*.json"):
+            document = json.loads(file.read_text())
+            if file.name in ("shard.json", "state.json"):
+                file.write_text(json.dumps({k: v for k, v in document.items() if k not in ("files", "sha256")}))
+    assert same(Shards.of(old).result(), whole)
+
+
+def test_a_damaged_state_is_one_clear_line(shards, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(shards[0][0], copy)
     (copy / "fit" / "layer-001.safetensors").write_bytes(b"no tensors")

@@ -3,8 +3,9 @@ import subprocess
 
 import pytest
 
+from rectilinear.digests import SUMS
 from rectilinear.errors import ResultError
-from rectilinear.report.checksums import SUMS, verify
+from rectilinear.report.checksums import verify
 from rectilinear.report.folder import write_folder
 
 

@@ -40,6 +40,7 @@ def test_a_part_is_run_measured_judged_and_written(recipes, reproduce, tmp_path)
     tables = {"verdicts.csv", "values.csv"}
     assert files == {"reproduction.json", "reproduction.html", "SHA256SUMS", *plots, *tables}
     assert verify(report) == (1, [])
+    assert verify(out) == (4, [])  # with the log of runs, and what the run wrote
 
 
 def test_the_page_shows_all_and_escapes(recipes, reproduce, tmp_path):

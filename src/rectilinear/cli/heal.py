@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from rectilinear.cli.console import Console
+from rectilinear.cli.done import is_done
 from rectilinear.cli.hold import hold
 from rectilinear.cli.options import Device, Dtype, Force, Json, LayersPath, TrustRemoteCode, slug, token_budget
 from rectilinear.cli.progress import progress_bar
@@ -95,7 +96,9 @@ def heal(
     checkpoints: Annotated[
         Path | None, typer.Option(help="Keep the Trainer's last checkpoints here, each tenth of the budget.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last of --checkpoints.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last of --checkpoints, if there is any.")
+    ] = False,
     report_to: Annotated[
         str | None, typer.Option(help="Loggers that transformers knows, as tensorboard,wandb.", show_default="none")
     ] = None,
@@ -129,6 +132,8 @@ def heal(
     known = Plan.load(model)  # a wrong one is said before a model is loaded
     target = out or (None if json else Path(f"{slug(model)}-healed"))
     if target is not None and not dry_run:
+        if resume and not force and is_done(target, DOCUMENT, json=json):
+            return
         check_writable(target, force, DOCUMENT)
     source = read_text(text)
     wishes: dict[str, Any] = {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rectilinear.cli.console import Console
+from rectilinear.cli.done import finished
 from rectilinear.cli.hold import hold
 from rectilinear.cli.options import Device, Force, Json, token_budget
 from rectilinear.cli.progress import progress_bar
@@ -98,7 +99,9 @@ def pretrain(
     data_seed: Annotated[
         int | None, typer.Option(help="Seed of what is held out and of the order.", show_default="0")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in OUT.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last whole checkpoint in OUT, if there is any.")
+    ] = False,
     report_to: Annotated[
         str | None, typer.Option(help="Loggers that transformers knows, as tensorboard,wandb.", show_default="none")
     ] = None,
@@ -139,11 +142,15 @@ def pretrain(
         "data_seed": data_seed,
     }
     from rectilinear.ops.pretraining.recipe import asked_for
+    from rectilinear.results.pretraining import DOCUMENT
 
     wanted = asked_for(recipe, **asked)
     if dry_run:
         for line in _told(wanted):
             Console(soft_wrap=True, highlight=False).print(line, markup=False)
+        return
+    if resume and _done(out, wanted):
+        finished(out / DOCUMENT, json=json)
         return
     hold(out)
     with progress_bar(Console(stderr=True)) as show:
@@ -167,6 +174,15 @@ def pretrain(
     from rectilinear.report.pretraining import pretrain_table
 
     answer(result, pretrain_table, json=json, place=out, kind="Model")
+
+
+def _done(out: Path, wanted: Recipe) -> bool:
+    """Tell whether a folder holds a run of this recipe that has ended."""
+    from rectilinear.ops.pretraining.recipe import asked_for, differences
+    from rectilinear.results.pretraining import DOCUMENT, RECIPE
+
+    whole = (out / DOCUMENT).is_file() and (out / RECIPE).is_file()
+    return whole and not differences(asked_for(out / RECIPE), wanted)
 
 
 def _layers(value: str | None) -> tuple[int, ...] | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from rectilinear.cli.console import Console
+from rectilinear.cli.done import is_done
 from rectilinear.cli.hold import hold
 from rectilinear.cli.options import (
     Device,
@@ -147,11 +148,11 @@ def prune(
     budget = token_budget(tokens)
     limit, counts = share(max_perplexity_increase), None if sweep is None else _range(sweep)
     known = None if plan is None else Plan.load(plan)  # a wrong one is said before a model is loaded
-    target = out or (None if json else Path(f"{slug(model)}-{'sweep' if counts else 'cut'}"))
-    if resume and target is None:
-        raise ResultError("expected --out with --json and --resume: what was tried is kept beside it")
+    target = _target(out, None if json else f"{slug(model)}-{'sweep' if counts else 'cut'}", resume=resume)
     journal = None
     if target is not None and not dry_run:
+        if resume and not force and is_done(target, "sweep.json" if counts else "prune.json", json=json):
+            return
         check_writable(target, force, "sweep.json" if counts else "plan.json")
         hold(target)
         journal = _journal(target, force=force, resume=resume)
@@ -224,6 +225,13 @@ def prune(
     from rectilinear.report.pruning import prune_table
 
     answer(cut.result, prune_table, json=json, place=target, kind="Model")
+
+
+def _target(out: Path | None, named: str | None, *, resume: bool) -> Path | None:
+    """Return the folder to write; raises ResultError where a run to resume has none."""
+    if out is None and named is None and resume:
+        raise ResultError("expected --out with --json and --resume: what was tried is kept beside it")
+    return out or (None if named is None else Path(named))
 
 
 def _journal(target: Path, *, force: bool, resume: bool) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json as jsonlib
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +17,8 @@ from rectilinear.cli.hold import hold
 from rectilinear.cli.options import Json, check_either
 from rectilinear.cli.progress import hint
 from rectilinear.cli.say import answer, note, typed
-from rectilinear.errors import RectilinearError
+from rectilinear.errors import RectilinearError, ResultError
+from rectilinear.files import discard, writing
 
 if TYPE_CHECKING:
     from rectilinear.reproduction.execute import Step
@@ -49,7 +49,7 @@ def reproduce(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the runs and the report.", show_default="reproduction-SCALE")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Start again: replace the folder if it exists.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Start again: remove the folder first, if it exists.")] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on in the folder, if it is there: finished runs are not made again.")
     ] = False,
@@ -84,6 +84,7 @@ def reproduce(
     if dry_run:
         _told(steps(recipes, plan, log, stories), target, json=json)
         return
+    from rectilinear.digests import SUMS, write_sums
     from rectilinear.ops.provenance import run_facts
     from rectilinear.report.reproduction import DOCUMENT, PAGE, load_reproduction, reproduction_table
     from rectilinear.reproduction.log import REPORT
@@ -91,6 +92,8 @@ def reproduce(
     report = target / REPORT
     facts = {"scale": scale, **run_facts(), "command": typed()}
     with hint(lambda: _kept(log)):
+        with writing(target):
+            (target / SUMS).unlink(missing_ok=True)  # they come again in the end
         log.write()
         result = run(
             recipes,
@@ -103,6 +106,8 @@ def reproduce(
             provenance=facts,
         )
         result.save(report, force=True)
+        with writing(target):
+            write_sums(target)
     answer(result, reproduction_table, json=json, place=report / PAGE, kind="Page")
 
 
@@ -117,8 +122,9 @@ def _opened(target: Path, scale: str, *, force: bool, resume: bool, looks: bool)
     if resume or looks:
         return Log(target, scale) if force else Log.open(target, scale)
     check_writable(target, force, DOCUMENT)
+    discard(target)
     if target.exists():
-        shutil.rmtree(target)
+        raise ResultError(f"cannot remove {target}: remove it by hand, or choose another --out")
     return Log(target, scale)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rectilinear.cli.done import is_done
 from rectilinear.cli.hold import hold
 from rectilinear.cli.options import (
     Device,
@@ -156,8 +157,17 @@ def scan(
         raise ResultError("expected --out with --keep-moments and --json: the moments are kept in the folder")
     if every is not None and target is None:
         raise ResultError("expected --out with --json and --checkpoint-every or --resume: a state is kept beside it")
+    document = _document(share, text or [])
+    if (
+        resume
+        and not force
+        and not dry_run
+        and target is not None
+        and is_done(target, document, json=json, first=first)
+    ):
+        return
     if target is not None and first:
-        check_writable(target, force, _document(share, text or []))
+        check_writable(target, force, document)
     from rectilinear.data.text import read_text
     from rectilinear.models.siblings import default_text
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from rectilinear.cli.console import Console
 from rectilinear.cli.progress import Show, hint, progress_bar
 from rectilinear.cli.say import answer, note
 from rectilinear.errors import ResultError, TextError
-from rectilinear.files import under_way
+from rectilinear.files import discard, under_way
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -159,7 +157,9 @@ def checkpoints_of(
     if kept.there() and not resume:
         if not force:
             raise ResultError(f"{kept.folder} keeps an earlier scan: add --resume to go on, or --force to start again")
-        shutil.rmtree(kept.folder)
+        discard(kept.folder)
+        if kept.there():
+            raise ResultError(f"cannot remove {kept.folder}: remove it by hand")
     return kept
 
 
@@ -175,7 +175,7 @@ def _kept(checkpoints: Checkpoints | None) -> Iterator[None]:
     with hint(kept):
         yield
     if checkpoints is not None:
-        shutil.rmtree(checkpoints.folder, ignore_errors=True)
+        discard(checkpoints.folder)
 
 
 @contextmanager
@@ -184,9 +184,11 @@ def beside(target: Path | None, wanted: bool) -> Iterator[Path | None]:
     if not wanted or target is None:
         yield None
         return
+    from rectilinear.report.swap import neighbour
+
     target.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
-        yield Path(folder)
+    with neighbour(target) as folder:
+        yield folder
 
 
 def table_of(result: ScanResult | TextsResult) -> RenderableType:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as jsonlib
-import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -30,7 +29,7 @@ from rectilinear.cli.options import (
 )
 from rectilinear.cli.progress import hint, progress_bar
 from rectilinear.cli.say import answer, typed
-from rectilinear.files import under_way
+from rectilinear.files import discard, under_way
 
 if TYPE_CHECKING:
     from rectilinear.ops.trace import Outline, Progress
@@ -148,7 +147,7 @@ def trace(
 
     states = None if target is None else under_way(target)
     if states is not None and not resume:
-        shutil.rmtree(states, ignore_errors=True)
+        discard(states)
     with hint(lambda: _kept(kept, target, states)), progress_bar(Console(stderr=True)) as show:
         show("looking for checkpoints", 0, None, "")
         from rectilinear.ops.trace import trace as run

@@ -204,7 +204,7 @@ class _Run:
             mode = self.model.training
             stack.enter_context(eval_mode(self.teacher))
             try:
-                train(self.model, windows, self._distillation(), recipe, books, out)
+                self.notes += train(self.model, windows, self._distillation(), recipe, books, out)
             finally:
                 self.model.config.use_cache = cached  # the Trainer's own is off
                 self.model.train(mode)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rectilinear.core.moments import Moments
+from rectilinear.digests import AGAIN, check_digest, check_seal, digest, sealed
 from rectilinear.errors import ResultError
 from rectilinear.files import writing
 from rectilinear.ops.pair import Pair
@@ -19,6 +20,7 @@ from rectilinear.results.document import link_files
 KIND = "moments"
 PARTS, TOKENS = ("fit", "heldout"), ("ordinary", "sink")
 MODEL_FACTS = ("model", "fingerprint", "tokenizer_fingerprint", "d")
+FILES = "files"  # in the document: digests by name
 KEEPING = "keep moments in"  # what a full disk hinders
 FACTS = (*MODEL_FACTS, "text", "tokens", "documents", "window", "sink_multiple")  # of a result's provenance
 
@@ -48,6 +50,7 @@ class Keeper:
     def __init__(self, folder: str | Path) -> None:
         """Make the folder; raises ResultError where it holds something or cannot be made."""
         self.folder = Path(folder)
+        self.files: dict[str, str] = {}  # digests of what is written, by name
         self._parted = False
         with writing(folder, KEEPING):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -60,11 +63,17 @@ class Keeper:
         if self._parted:
             link_files(self.folder, folder)
 
-    def take_up(self, folder: Path) -> None:
-        """Take over a folder made by `copy`; raises ResultError where that cannot be done."""
+    def take_up(self, folder: Path, files: Mapping[str, str] | None, remedy: str = AGAIN) -> None:
+        """Take over a folder made by `copy`, whose digests are `files` (None: of an earlier version, taken now).
+
+        Raises ResultError where that cannot be done or, with what to do, where a file is not as it was written.
+        """
+        for name, expected in (files or {}).items():
+            check_digest(folder / name, expected, remedy)
         with writing(self.folder, KEEPING):
             shutil.rmtree(self.folder)
             link_files(folder, self.folder)
+            self.files = dict(files or {path.name: digest(path) for path in self.folder.iterdir()})
         self._parted = True
 
     def fitted(self, pairs: Sequence[Pair]) -> None:
@@ -72,7 +81,7 @@ class Keeper:
         self._parted = True
         for layer, pair in enumerate(pairs):
             for group, moments in _groups(pair, PARTS[0]):
-                moments.save(self.folder / group.file(layer))
+                self._write(group.file(layer), moments)
 
     def finish(self, pairs: Sequence[Pair], provenance: Mapping[str, Any], thresholds: Sequence[float]) -> None:
         """Write what was held out, and the document: some of the result's `provenance`, and each position's threshold.
@@ -87,11 +96,17 @@ class Keeper:
                     before = self.folder / Group(PARTS[0], group.tokens).file(layer)
                     late = _since(moments, Moments.load(before)) if before.exists() else moments
                     if late.n:
-                        late.save(self.folder / group.file(layer))
+                        self._write(group.file(layer), late)
         facts = {name: provenance[name] for name in FACTS}
         document = {"schema": SCHEMA, "kind": KIND, "layers": len(pairs), **facts, "sink_thresholds": thresholds}
+        document = sealed({**document, FILES: self.files})
         with writing(self.folder, KEEPING):
             (self.folder / MOMENTS_DOCUMENT).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+    def _write(self, name: str, moments: Moments) -> None:
+        moments.save(self.folder / name)
+        with writing(self.folder, KEEPING):
+            self.files[name] = digest(self.folder / name)  # it is in the system's memory still
 
 
 def _since(moments: Moments, earlier: Moments) -> Moments:
@@ -112,18 +127,27 @@ class KeptMoments:
     """The moments of a scan on disk; a layer is read when it is asked for.
 
     facts: model, fingerprint, tokenizer_fingerprint, d, text, tokens, documents, window, sink_multiple.
-    thresholds: norm above which a token is a sink, at each of the L + 1 positions.
+    thresholds: norm above which a token is a sink, at each of the L + 1 positions. files: digests of the files by name,
+    None where an earlier version wrote them.
     """
 
     folder: Path
     layers: int
     facts: dict[str, Any]
     thresholds: tuple[float, ...]
+    files: dict[str, str] | None = None
 
     def groups(self, layer: int) -> dict[Group, Moments]:
-        """Return the moments of the groups that have rows; raises ResultError for a file that is damaged."""
-        files = {group: self.folder / group.file(layer) for group in GROUPS}
-        return {group: Moments.load(file) for group, file in files.items() if file.exists()}
+        """Return the moments of the groups that have rows; raises ResultError for a file that is damaged or missing."""
+        found = {}
+        for group in GROUPS:
+            name = group.file(layer)
+            file = self.folder / name
+            if name in self.files if self.files is not None else file.exists():
+                if self.files is not None:
+                    check_digest(file, self.files[name])
+                found[group] = Moments.load(file)
+        return found
 
     def merged(self, layer: int) -> tuple[Moments, Moments | None]:
         """Return the moments of all ordinary tokens of a layer, and of its sinks, None where it has none."""
@@ -149,7 +173,9 @@ class KeptMoments:
             document = json.loads(file.read_text(encoding="utf-8"))
             if (document["schema"], document["kind"]) != (SCHEMA, KIND):
                 raise ResultError(f"expected moments of schema {SCHEMA} in {file}; scan again")
+            check_seal(file, document)
             facts = {name: document[name] for name in FACTS}
-            return cls(place, document["layers"], facts, tuple(document["sink_thresholds"]))
+            files = dict(document[FILES]) if FILES in document else None
+            return cls(place, document["layers"], facts, tuple(document["sink_thresholds"]), files)
         except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
             raise ResultError(f"cannot read {file}: {error}; scan again") from error

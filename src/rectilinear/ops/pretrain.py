@@ -15,6 +15,7 @@ import torch
 from transformers.trainer import TRAINER_STATE_NAME
 
 from rectilinear.data.windows import Window
+from rectilinear.digests import data_files, write_sums
 from rectilinear.errors import ModelError, RectilinearError, ResultError, first_line
 from rectilinear.files import writing
 from rectilinear.models.load import device_of
@@ -30,7 +31,7 @@ from rectilinear.ops.progress import OnProgress, Progress
 from rectilinear.ops.provenance import model_facts, run_facts
 from rectilinear.ops.training.budget import Books
 from rectilinear.ops.training.loop import TENTHS
-from rectilinear.ops.training.saving import last_checkpoint
+from rectilinear.ops.training.saving import has_checkpoint, last_checkpoint
 from rectilinear.results import HealPoint, PretrainResult, TrainPoint, thinned
 from rectilinear.results.pretraining import DOCUMENT, RECIPE, check_out
 
@@ -57,12 +58,14 @@ def pretrain(
     options: those of `Recipe`, of which `text` must be given; file: a recipe.yaml that gives the rest.
 
     `out` gets recipe.yaml, checkpoint-* folders as it goes, and at the end the model and pretrain.json. resume: go on
-    from its last checkpoint, to the same weights as without the break. force: replace an earlier run's folder, which is
-    kept until this one has a checkpoint. device: as in `load`. report_to: loggers of transformers, by name.
+    from its last whole checkpoint, to the same weights as without the break, or begin where there is none yet. force:
+    replace an earlier run's folder, which is kept until this one has a checkpoint. device: as in `load`. report_to:
+    loggers of transformers, by name.
 
     Raises RectilinearError, one line each, for a wrong recipe; ResultError for a folder that is there (or, to resume,
-    is not, or was made by another recipe or from other text); TextError for too little text; ModelError for a tokenizer
-    that cannot be had; NonFiniteError where the loss is no number, whose checkpoints stay.
+    is done, was made by another recipe or from other text, or has damaged checkpoints only); TextError for too little
+    text; ModelError for a tokenizer that cannot be had; NonFiniteError where the loss is no number, whose checkpoints
+    stay.
     """
     recipe = asked_for(file, **options)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -72,9 +75,9 @@ def pretrain(
     folder = Path(out)
     tell = on_progress or (lambda progress: None)
     settle(folder)
-    _check_folder(folder, recipe, resume, force)
+    goes_on = _check_folder(folder, recipe, resume, force)
     text = corpus(recipe, tell)
-    checkpoint = _checkpoint(folder, text.digest) if resume else None
+    checkpoint, notes = _checkpoint(folder, text.digest) if goes_on else (None, ())
     model = new_model(recipe, len(text.tokenizer), int(text.tokenizer.eos_token_id))
     model.to(torch.device(device_of(device)))  # type: ignore[arg-type]
 
@@ -85,7 +88,7 @@ def pretrain(
 
     books = Books(recipe.limit, {"windows": text.digest}, told, sorted({*recipe.marks, *TENTHS}))
     judge = Judge(lambda: _judged(model, text.judged, recipe), books, recipe.marks)
-    if not resume:
+    if not goes_on:
         _start(folder, recipe)
     try:
         with quiet():
@@ -105,6 +108,7 @@ def pretrain(
         history=_history(books.points, penalties),
         sample=_sample(model, text.tokenizer, recipe),
         provenance={**run_facts(), **model_facts(model), **(provenance or {})},
+        warnings=notes,
     )
     _finish(folder, model, text.tokenizer, result)
     settle(folder)
@@ -124,26 +128,29 @@ def new_model(recipe: Recipe, vocab: int, end: int) -> PreTrainedModel:
     return MistralForCausalLM(MistralConfig(**shape.config(vocab), **own))
 
 
-def _check_folder(folder: Path, recipe: Recipe, resume: bool, force: bool) -> None:
-    if not resume:
+def _check_folder(folder: Path, recipe: Recipe, resume: bool, force: bool) -> bool:
+    """Return whether there is a run to go on with; raise ResultError where the folder must not be written."""
+    if not resume or not (folder / RECIPE).is_file():
         check_out(folder, force=force)
-        return
-    if not (folder / RECIPE).is_file():
-        raise ResultError(f"expected a run to resume in {folder}, got no {RECIPE} there: leave --resume out")
-    if (folder / DOCUMENT).is_file():
-        raise ResultError(f"expected a run to resume in {folder}, got one that is done")
+        return False
     unlike = differences(asked_for(folder / RECIPE), recipe)
     if unlike:
         raise ResultError(
             f"expected the recipe of the run to resume, which had {unlike}: give --recipe {folder / RECIPE}"
         )
+    if (folder / DOCUMENT).is_file():
+        raise ResultError(f"expected a run to resume in {folder}, got one that is done")
+    return has_checkpoint(folder)
 
 
-def _checkpoint(folder: Path, digest: str) -> str:
-    """Return the last checkpoint; raises ResultError where there is none, or it was trained on other text."""
-    last = last_checkpoint(folder)
-    if last is None:
-        raise ResultError(f"expected a checkpoint to resume from in {folder}, got none: give --force to start again")
+def _checkpoint(folder: Path, digest: str) -> tuple[str | None, tuple[str, ...]]:
+    """Return the last whole checkpoint, and notes on damaged ones.
+
+    Raises ResultError where all are damaged, or it was trained on other text.
+    """
+    last, notes = last_checkpoint(folder, "give --force to start again")
+    if last is None:  # taken away since
+        return None, notes
     try:
         state = json.loads((last / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
         made = state["stateful_callbacks"][Books.__name__]["args"]["windows"]
@@ -151,7 +158,7 @@ def _checkpoint(folder: Path, digest: str) -> str:
         raise ResultError(f"cannot resume from {last}: {first_line(error)}; remove that folder") from error
     if made != digest:
         raise ResultError(f"expected the text that {folder} was trained on, got another: its files have changed")
-    return str(last)
+    return str(last), notes
 
 
 def _start(folder: Path, recipe: Recipe) -> None:
@@ -167,15 +174,19 @@ def _start(folder: Path, recipe: Recipe) -> None:
 
 
 def _finish(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, result: PretrainResult) -> None:
-    """Write the model, then the document: a run that has one is whole."""
+    """Write the model, then the checksums, then the document: a run that has one is whole."""
     part = folder / ".model"
     model.config.use_cache = True
     try:
         with writing(folder):
             save_model(model, tokenizer, part)
             (part / DOCUMENT).write_text(result.to_json() + "\n", encoding="utf-8")
-            for file in sorted(part.iterdir(), key=lambda path: path.name == DOCUMENT):
-                file.replace(folder / file.name)
+            for file in sorted(part.iterdir()):
+                if file.name != DOCUMENT:
+                    file.replace(folder / file.name)
+            names = [name for name in data_files(folder) if not name.startswith(f"{part.name}/")]
+            write_sums(folder, names, coming=part / DOCUMENT)
+            (part / DOCUMENT).replace(folder / DOCUMENT)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

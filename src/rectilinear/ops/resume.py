@@ -16,7 +16,7 @@ import torch
 from rectilinear.errors import ResultError
 from rectilinear.files import writing
 from rectilinear.ops.leaving import Leaving
-from rectilinear.ops.state import load_state, save_state, state_facts
+from rectilinear.ops.state import FILES, load_state, save_state, state_facts
 
 if TYPE_CHECKING:
     from rectilinear.ops.passes import Pass
@@ -73,20 +73,21 @@ class Checkpoints:
         if last is None:
             return 0
         last = self._own(last)
-        facts = state_facts(last)
+        remedy = f"remove {self.folder} and start again"
+        facts = state_facts(last, remedy)
         try:
             known, batches = dict(facts["same"]), int(facts["batches"])
-            tokens, before = int(facts["tokens"]), float(facts["seconds"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ResultError(f"the state in {last} is damaged: remove {self.folder} and start again") from error
+            tokens, before, moments = int(facts["tokens"]), float(facts["seconds"]), _moments_files(facts)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ResultError(f"the state in {last} is damaged: {remedy}") from error
         same = self._same(work)
         unlike = [name for name in {**same, **known} if known.get(name) != same.get(name)]
         if unlike:
             said = ", ".join(f"{name} {known.get(name)}, not {same.get(name)}" for name in unlike)
             raise ResultError(f"expected the scan that is kept in {self.folder}, which had {said}: remove that folder")
-        load_state(last, work.gatherer, work.parts)
+        load_state(last, work.gatherer, work.parts, remedy)
         if work.gatherer.keeper is not None and (last / MOMENTS).is_dir():
-            work.gatherer.keeper.take_up(last / MOMENTS)
+            work.gatherer.keeper.take_up(last / MOMENTS, moments, remedy)
         self.tokens, self.before = tokens, before
         return batches
 
@@ -99,10 +100,12 @@ class Checkpoints:
         part = self.folder / f".{target.name}"
         facts = {"same": self._same(work), "batches": batches, "tokens": tokens, "seconds": self.seconds}
         with self._replacing(part, target):
-            own = self._own(part)
-            save_state(own, work.gatherer, work.parts, facts=facts)
-            if work.gatherer.keeper is not None:
-                work.gatherer.keeper.copy(own / MOMENTS)
+            own, keeper = self._own(part), work.gatherer.keeper
+            own.mkdir(parents=True, exist_ok=True)
+            if keeper is not None:
+                keeper.copy(own / MOMENTS)
+            files = {} if keeper is None else {f"{MOMENTS}/{name}": found for name, found in keeper.files.items()}
+            save_state(own, work.gatherer, work.parts, facts=facts, files=files)
         self.tokens, self._last = tokens, time.monotonic()
         if due == KEEP_AND_LEAVE:
             self.leaving.go()
@@ -156,3 +159,11 @@ def going_on(checkpoints: Checkpoints | None, work: Work, whole: Pass) -> Iterat
     start = checkpoints.take_up(work)
     with checkpoints.leaving.put_off():
         yield replace(whole, start=start, on_batch=partial(checkpoints.after, work))
+
+
+def _moments_files(facts: dict[str, Any]) -> dict[str, str] | None:
+    """Return the digests of a state's moments by name, None where an earlier version wrote it."""
+    if FILES not in facts:
+        return None
+    start = f"{MOMENTS}/"
+    return {name.removeprefix(start): found for name, found in facts[FILES].items() if name.startswith(start)}

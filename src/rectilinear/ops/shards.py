@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rectilinear.data.pieces import Share
+from rectilinear.digests import check_digest, check_seal, digest, sealed
 from rectilinear.errors import ResultError, TextError
 from rectilinear.models.load import kept_tokenizer
 from rectilinear.ops.carriers import Kinds
@@ -57,7 +58,8 @@ class Shard:
     """Some shares of a scan in a folder.
 
     fit, heldout: the numbers of the shares of either part that it holds, from 1. same: what it has in common with all
-    shards of the scan. facts, notes, kinds: of the result, known before it is. layers: L.
+    shards of the scan. facts, notes, kinds: of the result, known before it is. layers: L. files: digests of the
+    tokenizer's files by name, None where an earlier version wrote them; the states have their own.
     """
 
     fit: tuple[int, ...]
@@ -67,10 +69,13 @@ class Shard:
     facts: dict[str, Any]
     notes: list[str]
     kinds: list[str]
+    files: dict[str, str] | None = None
 
     def save(self, folder: Path) -> None:
-        """Write the document that makes a folder a shard; raises OSError where that fails."""
-        document = {"schema": SCHEMA, "kind": KIND, **asdict(self)}
+        """Write the document that makes a folder a shard, after all else; raises OSError where that fails."""
+        place = folder / TOKENIZER
+        files = {path.relative_to(place).as_posix(): digest(path) for path in place.rglob("*") if path.is_file()}
+        document = sealed({"schema": SCHEMA, "kind": KIND, **asdict(self), "files": files})
         (folder / DOCUMENT).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
@@ -79,9 +84,11 @@ class Shard:
         file = Path(folder) / DOCUMENT
         try:
             document = json.loads(file.read_text(encoding="utf-8"))
-            found = document.pop("schema"), document.pop("kind")
+            found = document["schema"], document["kind"]
             if found != (SCHEMA, KIND):
                 raise ResultError(f"expected a shard of schema {SCHEMA} in {file}, got {found}; scan again")
+            check_seal(file, document)
+            document = {name: value for name, value in document.items() if name not in ("schema", "kind")}
             document |= {part: tuple(document[part]) for part in PARTS}
             return cls(**document)
         except FileNotFoundError as error:
@@ -163,7 +170,7 @@ class Shards:
         if tokenizer is not None:
             tokenizer.save_pretrained(folder / TOKENIZER)
         facts = {**first.facts, "seconds": self._seconds()}
-        held = {part: self.held(part) for part in PARTS}
+        held: dict[str, Any] = {part: self.held(part) for part in PARTS}
         Shard(**held, layers=first.layers, same=first.same, facts=facts, notes=first.notes, kinds=first.kinds).save(
             folder
         )
@@ -194,6 +201,8 @@ class Shards:
 
     def _tokenizer(self) -> PreTrainedTokenizerBase | None:
         kept = next(iter(self.members)) / TOKENIZER
+        for name, expected in (self.first.files or {}).items():
+            check_digest(kept / name, expected)
         return kept_tokenizer(kept) if kept.is_dir() else None
 
     def _load(
@@ -261,7 +270,7 @@ def scan_shard(
         tokenizer.save_pretrained(folder / TOKENIZER)
     before = 0.0 if checkpoints is None else checkpoints.before
     facts = {**work.facts, "seconds": round(before + time.perf_counter() - started, 3)}
-    held = {name: (number,) if name == part else () for name in PARTS}
+    held: dict[str, Any] = {name: (number,) if name == part else () for name in PARTS}
     kinds = [] if work.parts is None else list(work.parts.kinds)
     shard = Shard(**held, layers=len(work.stack), same=same, facts=facts, notes=work.notes, kinds=kinds)
     shard.save(folder)

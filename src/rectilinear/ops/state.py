@@ -1,7 +1,8 @@
 """What a scan has gathered, as files: written while it runs or by a shard of it, read to go on or to be merged.
 
 A folder holds a file for every layer, one for the stream, one for the spans if they are gathered, and a document that
-comes last: without it the folder is not whole. Everything adds up, so reading one state on top of another merges them.
+comes last and names them with their digests: without it the folder is not whole. Everything adds up, so reading one
+state on top of another merges them.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import astuple
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from torch import Tensor
 from rectilinear.core.grams import Grams
 from rectilinear.core.moments import Moments
 from rectilinear.core.tails import LogHistogram
+from rectilinear.digests import AGAIN, check_digest, check_seal, sealed
 from rectilinear.errors import ResultError, first_line
 from rectilinear.files import write_whole, writing
 from rectilinear.ops.carriers import Carried
@@ -33,6 +36,7 @@ from rectilinear.results import SCHEMA
 
 KIND = "scan state"
 DOCUMENT, STREAM, SPANS = "state.json", "stream.safetensors", "spans.safetensors"
+FILES = "files"  # in the document: digests by name
 SETS = ("fitted", "heldout")  # of spans
 
 Tensors = dict[str, Tensor]
@@ -40,26 +44,37 @@ Saved = tuple[Tensors, dict[str, Any]]  # tensors, and what JSON holds
 
 
 def save_state(
-    folder: str | Path, gatherer: Gatherer, parts: Submodules | None = None, *, facts: Mapping[str, Any]
+    folder: str | Path,
+    gatherer: Gatherer,
+    parts: Submodules | None = None,
+    *,
+    facts: Mapping[str, Any],
+    files: Mapping[str, str] | None = None,
 ) -> None:
     """Write what was gathered into a folder, which is made; `facts` go into its document.
 
-    Raises ResultError where it cannot be written.
+    files: others that belong to the state and lie in the folder already, by name, with their digests. Raises
+    ResultError where it cannot be written.
     """
     folder = Path(folder)
+    known = dict(files or {})
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+
+        def write(name: str, saved: Saved) -> None:
+            known[name] = _write(folder / name, saved)
+
         for index, layer in enumerate(gatherer.layers):
             if layer is not None:
-                _write(folder / _layer_file(index), _layer_saved(layer, parts, index))
-        _write(folder / STREAM, _stream_saved(gatherer))
+                write(_layer_file(index), _layer_saved(layer, parts, index))
+        write(STREAM, _stream_saved(gatherer))
         if gatherer.spans is not None:
-            _write(folder / SPANS, _spans_saved(gatherer.spans))
-        document = {"schema": SCHEMA, "kind": KIND, **facts}
+            write(SPANS, _spans_saved(gatherer.spans))
+        document = sealed({"schema": SCHEMA, "kind": KIND, **facts, FILES: known})
         write_whole(folder / DOCUMENT, f"{json.dumps(document, indent=1)}\n".encode())
 
 
-def state_facts(folder: str | Path) -> dict[str, Any]:
+def state_facts(folder: str | Path, remedy: str = AGAIN) -> dict[str, Any]:
     """Return the document of a state; raises ResultError where there is none, or it is damaged or of another schema."""
     file = Path(folder) / DOCUMENT
     try:
@@ -68,28 +83,40 @@ def state_facts(folder: str | Path) -> dict[str, Any]:
         raise ResultError(f"expected the state of a scan in {folder}, got none that can be read ({error})") from error
     if not isinstance(document, dict) or (document.get("schema"), document.get("kind")) != (SCHEMA, KIND):
         raise ResultError(f"expected the state of a scan of schema {SCHEMA} in {file}, got another; scan again")
+    check_seal(file, document, remedy)
     return document
 
 
-def load_state(folder: str | Path, gatherer: Gatherer, parts: Submodules | None = None) -> dict[str, Any]:
+def load_state(
+    folder: str | Path, gatherer: Gatherer, parts: Submodules | None = None, remedy: str = AGAIN
+) -> dict[str, Any]:
     """Add the state in a folder to what a gatherer and its parts hold, a layer at a time; return its document.
 
     An empty gatherer is then as it was when the state was saved, but on the CPU until rows come from elsewhere; into
-    others the state is merged. Raises ResultError where it is not whole, damaged, or of another schema.
+    others the state is merged. Raises ResultError, with what to do (`remedy`), where it is not whole, damaged, or of
+    another schema.
     """
     folder = Path(folder)
-    document = state_facts(folder)
+    document = state_facts(folder, remedy)
+    known = document.get(FILES)  # None: of an earlier version
+
+    def read(name: str) -> Saved:
+        file = folder / name
+        if known is not None:
+            check_digest(file, known[name], remedy)
+        return _read(file)
+
     try:
         for index in range(len(gatherer.layers)):
-            file = folder / _layer_file(index)
-            if file.exists():
-                layer = _layer_loaded(_read(file), parts, index)
+            name = _layer_file(index)
+            if name in known if known is not None else (folder / name).exists():
+                layer = _layer_loaded(read(name), parts, index)
                 before = gatherer.layers[index]
                 layer = gatherer.layers[index] = layer if before is None else before.merge(layer)
                 gatherer.hold(layer.pair, layer.outputs)
-        _add_stream(_read(folder / STREAM), gatherer)
+        _add_stream(read(STREAM), gatherer)
         if gatherer.spans is not None:
-            gatherer.spans.merge_(_spans_loaded(_read(folder / SPANS), gatherer.spans))
+            gatherer.spans.merge_(_spans_loaded(read(SPANS), gatherer.spans))
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise ResultError(f"cannot read the state in {folder}: {first_line(error)}; scan again") from error
     return document
@@ -99,7 +126,8 @@ def _layer_file(index: int) -> str:
     return f"layer-{index:03}.safetensors"
 
 
-def _write(file: Path, saved: Saved) -> None:
+def _write(file: Path, saved: Saved) -> str:
+    """Write a file and return its digest, taken of what is in memory."""
     from safetensors.torch import save
 
     tensors, facts = saved
@@ -110,7 +138,9 @@ def _write(file: Path, saved: Saved) -> None:
         # Both maps of a pair may share a center: safetensors wants each in a place of its own.
         whole[name] = tensor.clone() if place in seen else tensor.cpu().contiguous()
         seen.add(place)
-    write_whole(file, save(whole, {"facts": json.dumps(facts)}))  # safetensors' own writer hides a full disk
+    data = save(whole, {"facts": json.dumps(facts)})
+    write_whole(file, data)  # safetensors' own writer hides a full disk
+    return sha256(data).hexdigest()
 
 
 def _read(file: Path) -> Saved:

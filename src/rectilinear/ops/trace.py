@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -14,6 +13,7 @@ import torch
 from rectilinear.core.bootstrap import mean_score_interval
 from rectilinear.data.pieces import Pieces, cut_pieces, noted
 from rectilinear.errors import ModelError, NonFiniteError, ResultError
+from rectilinear.files import discard
 from rectilinear.models.checkpoints import Checkpoint, find_checkpoints
 from rectilinear.models.load import check_found, device_of, load, load_tokenizer, skeleton
 from rectilinear.models.stack import decoder_stack, width
@@ -137,7 +137,9 @@ def trace(
         points[one.step] = replace(_point(one, scanned, drawn.notes, seed), weights=weights)
         on_scan(_result(facts, points), scanned)
         if states is not None:
-            shutil.rmtree(states, ignore_errors=True)
+            discard(states)
+    if states is not None:
+        discard(states)  # where nothing was left to scan: of a run that was killed before it could
     return _result(facts, points)
 
 

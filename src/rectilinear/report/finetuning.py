@@ -11,9 +11,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from rectilinear.digests import write_sums
 from rectilinear.files import into, write_whole, writing
 from rectilinear.report.chart import Curve, Panel, stacked
-from rectilinear.report.checksums import write_sums
 from rectilinear.report.folder import PAGE, PLOTS, TABLE, read_document, table_csv, write_figures, write_folder
 from rectilinear.report.html import finetune_page
 from rectilinear.report.plots import DASHED, values_of

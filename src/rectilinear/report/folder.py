@@ -6,8 +6,6 @@ import csv
 import io
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import safetensors.numpy
 
+from rectilinear.digests import write_sums
 from rectilinear.errors import ResultError
 from rectilinear.files import into
-from rectilinear.report.checksums import write_sums
 from rectilinear.report.lock import locked
+from rectilinear.report.swap import held_aside, neighbour, swap
 from rectilinear.results import MOMENTS, MOMENTS_DOCUMENT, ScanResult
 from rectilinear.results.document import link_files
 
@@ -153,10 +152,11 @@ def check_writable(out: Path, force: bool, marker: str = DOCUMENT) -> None:
 
     An empty folder may be filled; only a folder that holds `marker` is ever replaced, and only with `force`.
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    there = held_aside(out) or out  # which a kill may have left aside: it comes back as soon as `out` is held
+    if there.exists() and not (there.is_dir() and not any(there.iterdir())):
         if not force:
             raise ResultError(f"{out} exists; add --force to replace it or choose another --out")
-        if not (out / marker).is_file():
+        if not (there / marker).is_file():
             raise ResultError(f"{out} holds no {marker}, so it is not replaced; choose another --out")
     above = next(parent for parent in out.absolute().parents if parent.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
@@ -171,33 +171,16 @@ def write_folder(out: Path, fill: Callable[[Path], None], *, force: bool, marker
     """
     with locked(out):
         check_writable(out, force, marker)
-        part = None
         try:
-            part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-            fresh = part / "new"
-            fresh.mkdir()  # not `part` itself, which only its owner may read
-            fill(fresh)
-            write_sums(fresh)
-            _swap(fresh, out, part / "old")
+            with neighbour(out) as part:
+                fresh = part / "new"
+                fresh.mkdir()  # not `part` itself, which only its owner may read
+                fill(fresh)
+                write_sums(fresh)
+                swap(fresh, out, part)
         except OSError as error:
             raise ResultError(f"cannot write {out}: {error.strerror or error}; nothing was kept") from error
-        finally:
-            if part is not None:
-                shutil.rmtree(part, ignore_errors=True)
     return out
-
-
-def _swap(fresh: Path, out: Path, aside: Path) -> None:
-    """Rename `fresh` to `out`; what was there goes `aside`, and comes back if the rename fails."""
-    if not out.exists():
-        fresh.replace(out)
-        return
-    out.replace(aside)
-    try:
-        fresh.replace(out)
-    except BaseException:
-        aside.replace(out)
-        raise
 
 
 def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,14 +9,16 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from rectilinear.errors import ResultError
+from rectilinear.files import writing
+from rectilinear.report.swap import recover
 
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
     """Hold `out` against other processes; the same process may lock it again while it does.
 
-    Folders above it are made, and taken away where nothing came into them. Raises ResultError where another process
-    holds `out`, or its place cannot be written.
+    What killed processes have left beside it goes. Folders above it are made, and taken away where nothing came into
+    them. Raises ResultError where another process holds `out`, or its place cannot be written.
     """
     out = out.absolute()
     missing = [parent for parent in out.parents if not parent.exists()]
@@ -29,6 +31,9 @@ def locked(out: Path) -> Iterator[None]:
     except OSError as error:
         raise ResultError(f"cannot write {out}: {error.strerror or error}") from error
     try:
+        if lock.lock_counter == 1:
+            with writing(out):
+                recover(out)
         yield
     finally:
         if lock.lock_counter == 1:

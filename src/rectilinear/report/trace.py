@@ -10,8 +10,8 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from rectilinear.digests import write_sums
 from rectilinear.files import into, write_whole, writing
-from rectilinear.report.checksums import write_sums
 from rectilinear.report.folder import DOCUMENT as SCAN
 from rectilinear.report.folder import PLOTS, TABLE, fill, flat, read_document, table_csv, write_figures, write_folder
 from rectilinear.report.html import trace_page

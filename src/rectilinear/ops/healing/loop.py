@@ -21,7 +21,7 @@ from rectilinear.ops.healing.losses import Distillation
 from rectilinear.ops.healing.recipe import Recipe
 from rectilinear.ops.training.budget import Books
 from rectilinear.ops.training.loop import FORWARDS, arguments, follow_budget_
-from rectilinear.ops.training.saving import SavingTrainer, last_checkpoint
+from rectilinear.ops.training.saving import SavingTrainer, has_checkpoint, last_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -58,13 +58,13 @@ def train(
     recipe: Recipe,
     books: Books,
     out: Path,
-) -> None:
-    """Train what has gradients switched on, in place, until the budget is spent. out: the folder for checkpoints.
+) -> tuple[str, ...]:
+    """Train what has gradients switched on, in place, until the budget is spent; return notes on damaged checkpoints.
 
-    Raises RectilinearError for loggers that are not there, ResultError for a checkpoint of another run or
-    one that cannot be written.
+    out: the folder for checkpoints. Raises RectilinearError for loggers that are not there, ResultError for a
+    checkpoint of another run or one that cannot be written, or where all are damaged.
     """
-    checkpoint = _checkpoint(recipe, books, model) if recipe.resume else None
+    checkpoint, notes = _checkpoint(recipe, books, model) if recipe.resume else (None, ())
     try:
         trainer = Distiller(
             model=model,
@@ -83,6 +83,7 @@ def train(
     with books.going_on(), restored(model, "save_pretrained", *FORWARDS):
         model.save_pretrained = partial(model.save_pretrained, save_original_format=False)  # type: ignore[method-assign]
         trainer.train(resume_from_checkpoint=checkpoint)
+    return notes
 
 
 def collate(windows: Sequence[Window]) -> dict[str, Tensor]:
@@ -118,18 +119,19 @@ def check_checkpoints(recipe: Recipe) -> None:
     """Raise ResultError where the folder of checkpoints does not go with what is asked for."""
     if recipe.checkpoints is None:
         return
-    last = last_checkpoint(recipe.checkpoints)
-    if recipe.resume and last is None:
-        raise ResultError(f"expected a checkpoint to resume from in {recipe.checkpoints}, got none: leave --resume out")
-    if not recipe.resume and last is not None:
+    if not recipe.resume and has_checkpoint(recipe.checkpoints):
         raise ResultError(f"{recipe.checkpoints} holds checkpoints of an earlier run: add --resume or name another")
 
 
-def _checkpoint(recipe: Recipe, books: Books, model: PreTrainedModel) -> str:
-    """Return the last checkpoint; raises ResultError where it is damaged or was made by another recipe."""
+def _checkpoint(recipe: Recipe, books: Books, model: PreTrainedModel) -> tuple[str | None, tuple[str, ...]]:
+    """Return the last whole checkpoint, None where none was written, and notes on damaged ones.
+
+    Raises ResultError where all are damaged, or it was made by another recipe.
+    """
     assert recipe.checkpoints is not None
-    last = last_checkpoint(recipe.checkpoints)
-    assert last is not None
+    last, notes = last_checkpoint(recipe.checkpoints, "start again with other --checkpoints")
+    if last is None:
+        return None, notes
     try:
         state = json.loads((last / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
         made = state["stateful_callbacks"][Books.__name__]["args"]
@@ -151,4 +153,4 @@ def _checkpoint(recipe: Recipe, books: Books, model: PreTrainedModel) -> str:
             f"cannot resume {type(model).__name__}: its checkpoints name weights otherwise than it does "
             f"({strange[0] if strange else 'none'}): heal without --resume"
         )
-    return str(last)
+    return str(last), notes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from rectilinear.ops.training.saving import last_checkpoint
+from rectilinear.ops.training.saving import has_checkpoint
 from rectilinear.results.pretraining import DOCUMENT
 
 
@@ -36,7 +36,7 @@ def settle(folder: Path) -> None:
 
 def has_own(folder: Path) -> bool:
     """Tell whether a run is done, or can be resumed."""
-    return (folder / DOCUMENT).is_file() or last_checkpoint(folder) is not None
+    return (folder / DOCUMENT).is_file() or has_checkpoint(folder)
 
 
 def _aside(folder: Path) -> Path:
