@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import shutil
 import tempfile
@@ -19,6 +18,7 @@ import safetensors.numpy
 
 from rectilinear.errors import ResultError
 from rectilinear.files import writing
+from rectilinear.reading import read_json
 from rectilinear.report.checksums import write_sums
 from rectilinear.report.lock import locked
 from rectilinear.results import MOMENTS, MOMENTS_DOCUMENT, ScanResult
@@ -70,17 +70,9 @@ def read_document(path: str | Path, name: str, command: str) -> tuple[Path, dict
     Raises ResultError where it is missing or damaged.
     """
     file = Path(path) if Path(path).is_file() else Path(path) / name
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ResultError(
-            f"expected a folder written by `rectilinear {command}`, got {path}: no {name} there"
-        ) from error
-    except (ValueError, RecursionError, OSError) as error:
-        raise ResultError(f"cannot read {file}: {error}; {command} again") from error
-    if not isinstance(document, dict):
-        raise ResultError(f"expected a result document in {file}, got {type(document).__name__}; {command} again")
-    return file, document
+    if not file.exists():
+        raise ResultError(f"expected a folder written by `rectilinear {command}`, got {path}: no {name} there")
+    return file, read_json(file, f"{command} again")
 
 
 def render(result: ScanResult, out_dir: Path, *, png: bool = False) -> None:

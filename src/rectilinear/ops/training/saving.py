@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from rectilinear.errors import ResultError, first_line
+from rectilinear.reading import read_json
 
 
 class SavingTrainer(Trainer):
@@ -43,7 +43,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 def _whole(checkpoint: Path) -> bool:
     """Tell whether the state, which is written last, is there to its end."""
     try:
-        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        read_json(checkpoint / TRAINER_STATE_NAME, "")
+    except ResultError:
         return False
     return True
