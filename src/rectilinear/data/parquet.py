@@ -31,7 +31,8 @@ def parquet_rows(path: Path, *, text_only: bool = False) -> Iterator[dict[str, A
             wanted = [field.name for field in schema if fits(field.type)]
             if not wanted:
                 kinds = "text" if text_only else "text or numbers"
-                raise TextError(f"expected a column of {kinds} in {path.name}, got {', '.join(schema.names) or 'none'}")
+                got = ", ".join(f"{field.name} ({field.type})" for field in schema) or "none"
+                raise TextError(f"expected a column of {kinds} in {path.name}, got {got}")
             for batch in file.iter_batches(_rows(file, wanted), columns=wanted):
                 yield from batch.to_pylist()
     except (ArrowException, OSError, ValueError, LookupError, ArithmeticError) as error:  # text that is none, and dates
