@@ -9,6 +9,7 @@ import json
 import math
 import os
 import struct
+from collections import deque
 
 import pyarrow
 import pyarrow.parquet
@@ -17,7 +18,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from readers import NESTED, ODD_FILES, READERS, holds
+from readers import BEYOND, CLEAR, MOST, NESTED, ODD_FILES, READERS, Reader, holds
+from rectilinear.data.text import read_text
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 0))
 FUZZ = settings(
@@ -271,3 +273,28 @@ def test_odd_files(reader):
 def test_files_that_are_nearly_right(reader, data):
     one, place, _ = reader
     holds(one, place, data.draw(nearly(one)))
+
+
+def test_the_bound_of_memory_holds(tmp_path):
+    hungry = Reader("a.txt", "text", lambda: b"", lambda path: len(b"x" * (MOST + (8 << 20))))
+    with pytest.raises(AssertionError, match="MiB taken"):
+        holds(hungry, tmp_path, b"")
+    endless = Reader("a.txt", "text", lambda: b"", lambda path: bytearray(BEYOND + (1 << 20)))
+    with pytest.raises(MemoryError):
+        holds(endless, tmp_path, b"")
+
+
+@pytest.mark.skipif(not os.access(CLEAR, os.W_OK), reason="only Linux tells the memory that was taken")
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("text.txt.gz", b"x" * (MOST >> 1)),
+        ("rows.jsonl.gz", b'["' + b"x" * (MOST >> 1)),
+    ],
+)
+def test_packed_text_takes_bounded_memory(name, data, tmp_path):
+    holds(Reader(name, "text", lambda: b"", streamed), tmp_path, gzip.compress(data))
+
+
+def streamed(path):
+    return deque(read_text(str(path)).documents(), maxlen=1)

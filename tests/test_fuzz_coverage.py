@@ -2,11 +2,11 @@
 
 import importlib.util
 
+import fuzz_coverage
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import fuzz_coverage
 from readers import READERS
 
 
