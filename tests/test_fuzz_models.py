@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
+from readers import NESTED
 from rectilinear.core.linear import AffineMap
 from rectilinear.errors import RectilinearError
 from rectilinear.models.folders import INDEX
 from rectilinear.models.load import check_found, load, load_tokenizer, skeleton
 from rectilinear.models.save import save_model
 from rectilinear.models.surgery import cut_
-from test_fuzz import EXAMPLES, FUZZ, documents, edited
+from test_fuzz import EXAMPLES, FUZZ, edited, in_json
 
 FUZZ = settings(FUZZ, max_examples=EXAMPLES or 25)  # a model takes longer to read than a document
 
@@ -67,6 +68,12 @@ def folders(folder, tmp_path_factory):
         file = place / ("config.json" if name == "blocks" else name)
         made[name] = file, file.read_bytes()
     return made
+
+
+def documents(whole):
+    """Files that are nearly a JSON document."""
+    data = json.dumps(whole).encode()
+    return in_json(data) | edited(data) | st.sampled_from(NESTED)
 
 
 def reads(read, place):

@@ -164,7 +164,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(cuts, folder, text, tmp_path, c
     (tmp_path / "full" / "file").touch()
     capsys.readouterr()
     cases = [
-        ([tmp_path / "plan"], "cannot read a plan from"),
+        ([tmp_path / "plan"], "cannot read .*plan.json"),
         ([cut, "--teacher", folder], "expected the model that the plan was made for.*name that one with --teacher"),
         ([cut, "--dtype", "bfloat16"], "in the --dtype that it was cut in"),
         ([cut, "--teacher", "./nowhere"], "no such model folder"),

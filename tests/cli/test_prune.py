@@ -80,7 +80,7 @@ def test_a_budget(folder, text, tmp_path):
         (("--remove", "1", "--protect", "1,x"), "like 12-17,20"),
         (("--sweep", "3"), "FROM:TO"),
         (("--max-perplexity-increase", "-5%"), "a share above 0"),
-        (("--plan", "nowhere.json"), "cannot read a plan"),
+        (("--plan", "nowhere.json"), "cannot read nowhere.json"),
         (("--remove", "1", "--select", "best"), "expected a selector"),
     ],
 )

@@ -4,14 +4,18 @@ import gzip
 import io
 import json
 import sys
+import tracemalloc
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from rectilinear.data import text as module
 from rectilinear.data.demo import demo_documents
-from rectilinear.data.text import read_text
+from rectilinear.data.text import read_rows, read_text
 from rectilinear.errors import TextError
 
 ARTICLES = "\n = One = \n\n first text \n = = A section = = \n more \n\n = B = \n\n second text \n"
@@ -83,6 +87,69 @@ def test_parquet_rows_that_are_lines_are_joined_to_articles(tmp_path: Path) -> N
 
     assert len(list(read_text(write("wiki.parquet", ARTICLES.splitlines(keepends=True))).documents())) == 2
     assert list(read_text(write("rows.parquet", ["one", "", "two"])).documents()) == ["one", "two"]
+
+
+def parquet(path: Path, **columns: Any) -> str:
+    pyarrow.parquet.write_table(pyarrow.table(columns), path, compression="zstd")
+    return str(path)
+
+
+MAP = pyarrow.array([[("a", 1)]], pyarrow.map_(pyarrow.string(), pyarrow.int64()))
+BEYOND = {  # values that Python has no room for, or no name
+    "when": pyarrow.array([2**62] * 2, pyarrow.timestamp("us")),
+    "where": pyarrow.array([1] * 2, pyarrow.timestamp("s", tz="Evil/Zone")),
+    "day": pyarrow.array([2**31 - 1] * 2, pyarrow.int32()).cast(pyarrow.date32()),
+    "long": pyarrow.array([2**62] * 2, pyarrow.duration("us")),
+}
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_columns_that_are_no_text_are_not_read(tmp_path: Path, name: str) -> None:
+    path = parquet(tmp_path / "a.parquet", text=["one", "two"], label=[0, 1], **{name: BEYOND[name]})
+    assert list(read_text(path).documents()) == ["one", "two"]
+    assert list(read_rows(path)) == [{"text": "one", "label": 0}, {"text": "two", "label": 1}]
+    alone = parquet(tmp_path / "b.parquet", **{name: BEYOND[name]})
+    with pytest.raises(TextError, match=rf"expected a column of text or numbers in b\.parquet, got {name} \("):
+        list(read_rows(alone))
+    with pytest.raises(TextError, match=rf"expected a column of text in b\.parquet, got {name}"):
+        list(read_text(alone).documents())
+
+
+def test_rows_of_nested_columns_are_read(tmp_path: Path) -> None:
+    choices = [{"label": ["A", "B"], "text": ["x", "y"]}]
+    path = parquet(tmp_path / "a.parquet", choices=choices, none=pyarrow.array([None]), map=MAP)
+    assert list(read_rows(path)) == [{"choices": choices[0], "none": None}]
+
+
+def test_a_long_text_that_many_rows_repeat_is_not_unpacked_for_all_at_once(tmp_path: Path) -> None:
+    long = pyarrow.array(["a" * 10**6, " ", "b"])
+    rows = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0, 1, 2, 0] * 500), long)
+    path = parquet(tmp_path / "a.parquet", text=rows.cast(pyarrow.string()))
+    assert (tmp_path / "a.parquet").stat().st_size < 10_000
+    tracemalloc.start()
+    sizes = [len(text) for text in read_text(path).documents()]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sizes == [10**6, 1, 10**6] * 500
+    assert peak < 60 << 20
+
+
+def test_a_line_without_end_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "naïve 漢字 𝄞<|endoftext|>\r\n<|endoftext|>" * 40
+    for longest in range(30, 80):
+        monkeypatch.setattr(module, "LONGEST", longest)
+        found = documents(tmp_path / "a.txt", line)
+        assert "".join(found) == "naïve 漢字 𝄞" * 40
+    monkeypatch.setattr(module, "LONGEST", 1 << 10)
+    found = documents(tmp_path / "a.txt.gz", gzip.compress(b"x" * 10**6))
+    assert "".join(found) == "x" * 10**6 and max(map(len, found)) < 3 << 10
+    with pytest.raises(TextError, match="got byte 0xff at offset 5000 "):
+        documents(tmp_path / "a.txt", b"x" * 5000 + b"\xff")
+
+
+def test_a_row_without_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TextError, match=r"expected rows of less than 8 MiB in a\.jsonl\.gz, got more at offset 14"):
+        documents(tmp_path / "a.jsonl.gz", gzip.compress(b'{"text": "x"}\n["' + b"a" * (9 << 20) + b'"]'))
 
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,7 @@ def test_the_state_of_another_scan_is_refused_and_says_what_differs(tmp_path):
     state = Checkpoints(tmp_path).last() / "state.json"
     for content, said in (
         ('{"schema": 1, "kind": "scan state"}', "is damaged: remove"),
-        ("{", "none that can be read"),
+        ("{", r"cannot read .*state\.json: Expecting property name"),
     ):
         state.write_text(content)
         with pytest.raises(ResultError, match=said):

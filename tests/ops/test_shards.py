@@ -294,7 +294,7 @@ def test_a_damaged_state_is_one_clear_line(shards, tmp_path):
     with pytest.raises(rectilinear.ResultError, match=r"layer-001\.safetensors is damaged"):
         Shards.of([copy, shards[0][1]]).save(tmp_path)
     (copy / "fit" / "state.json").unlink()
-    with pytest.raises(rectilinear.ResultError, match="expected the state of a scan"):
+    with pytest.raises(rectilinear.ResultError, match=r"cannot read .*state\.json"):
         Shards.of([copy, shards[0][1]]).save(tmp_path)
 
 

@@ -98,8 +98,11 @@ class Grams:
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Grams:
         """Rebuild from `to_tensors`; raises ResultError where a part is missing."""
         try:
-            n, width = tensors["header"].tolist()
-            grams = cls(*tensors["sum"].shape, width=width)
+            n, width = tensors["header"].flatten().tolist()
+            positions, d = tensors["sum"].shape
+            if positions > len(tensors):
+                raise ValueError(f"the products of {positions} positions")
+            grams = cls(positions, d, width=width)
             grams.n, grams.shift, grams._sum = n, tensors["shift"], tensors["sum"]
             grams._products = {(i, j): tensors[f"{i}.{j}"] for i, j in grams._products}
         except (KeyError, ValueError) as error:

@@ -217,15 +217,23 @@ class Moments:
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Moments:
-        """Rebuild from `to_tensors`; raises ResultError where a part is missing or of another size."""
+        """Rebuild from `to_tensors`; raises ResultError where a part is missing, of another size or no number."""
         try:
-            n, eps, fixed = tensors["header"].tolist()
+            n, eps, fixed = tensors["header"].flatten().tolist()
             parts: dict[str, Any] = {name: tensors[name] for name in _NAMES}
-        except (KeyError, ValueError) as error:
+            p, q = len(parts["shift_x"]), len(parts["shift_z"])
+        except (KeyError, ValueError, TypeError) as error:
             raise ResultError(f"expected saved moments, got a file without {error}; scan again") from error
-        p, packed = len(parts["shift_x"]), parts["xx"]
+        packed = parts["xx"]
         if packed.shape != (p * (p + 1) // 2,):
-            raise ResultError(f"expected the triangle of {p} columns in saved moments, got {len(packed)}; scan again")
+            raise ResultError(
+                f"expected the triangle of {p} columns in saved moments, got {packed.numel()}; scan again"
+            )
+        sizes = {"shift_x": (p,), "shift_z": (q,), "sum_x": (p,), "sum_z": (q,), "xz": (p, q), "zz": ()}
+        odd = [name for name, size in sizes.items() if parts[name].shape != size]
+        odd += [name for name, part in parts.items() if part.dtype != torch.float64 or not part.sum().isfinite()]
+        if odd or not 0 <= n <= _MOST:
+            raise ResultError(f"expected saved moments of {p} columns, got damaged {(odd or ['rows'])[0]}; scan again")
         parts["xx"] = torch.zeros(p, p, dtype=packed.dtype)
         parts["xx"][_lower(p, packed.device)] = packed
         return cls(n=int(n), eps=eps, fixed=bool(fixed), **parts)
@@ -266,6 +274,7 @@ class Moments:
 
 _NAMES = ("shift_x", "shift_z", "sum_x", "sum_z", "xx", "xz", "zz")
 _SUMS = _NAMES[2:]
+_MOST = 2.0**53  # rows: beyond it not every count is a float64
 _EPS = {torch.float64: EPS64, torch.float32: EPS32, torch.bfloat16: EPS_HALF}
 
 

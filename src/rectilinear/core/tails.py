@@ -147,11 +147,11 @@ class LogHistogram:
         """Rebuild from `to_tensors`; raises ResultError where a part is missing or of another size."""
         try:
             counts, squares = tensors["counts"], tensors["squares"]
-            smallest, largest = tensors["figures"].tolist()
-        except (KeyError, ValueError) as error:
+            smallest, largest = tensors["figures"].flatten().tolist()
+        except (KeyError, ValueError, TypeError) as error:
             raise ResultError(f"expected a saved histogram, got one without {error}; scan again") from error
-        if len(counts) != BINS or len(squares) != BINS:
-            raise ResultError(f"expected a saved histogram of {BINS} bins, got {len(counts)}; scan again")
+        if not counts.shape == squares.shape == (BINS,):
+            raise ResultError(f"expected a saved histogram of {BINS} bins, got {counts.numel()}; scan again")
         return cls(counts.clone(), squares.clone(), smallest, largest)
 
     def _rank(self, fraction: float) -> int:

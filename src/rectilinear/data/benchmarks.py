@@ -78,9 +78,9 @@ def _multirc(row: Row) -> Made:
         yield from _answer(row, "answer", row.text("paragraph"), row.text("question"))
         return
     passage = row.inside(row.value("passage"), "passage")
-    for asked in passage.value("questions"):
+    for asked in passage.items("questions"):
         question = passage.inside(asked, "questions")
-        for answer in question.value("answers"):
+        for answer in question.items("answers"):
             each = question.inside(answer, "answers")
             yield from _answer(each, "text", passage.text("text"), question.text("question"))
 
@@ -95,12 +95,13 @@ def _arc(row: Row) -> Made:
     """Give an example a choice: the right one or not."""
     question, choices = row.text("question"), row.value("choices")
     if isinstance(choices, dict):  # the Hub's
-        known, key = row.inside(choices, "choices").value("label"), row.text("answerKey")
+        inside, key = row.inside(choices, "choices"), row.text("answerKey")
+        known, choices = inside.items("label"), inside.items("text")
         if key not in known:
-            raise TextError(f"expected an answerKey of {', '.join(known)} in {row.place}, got {key!r}")
-        right, choices = known.index(key), choices["text"]
+            raise TextError(f"expected an answerKey of {', '.join(map(str, known))} in {row.place}, got {key!r}")
+        right = known.index(key)
     else:
-        right = row.value("label")
+        choices, right = row.items("choices"), row.value("label")
     for number, choice in enumerate(choices):
         yield question, f"question: {question} answer: {choice}", int(number == right)
 

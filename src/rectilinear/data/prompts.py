@@ -41,11 +41,11 @@ def _text(path: Path) -> str:
 
 
 def _listed(path: Path) -> list[Any]:
-    import yaml
+    from rectilinear.plainyaml import from_yaml
 
     try:
-        found = yaml.safe_load(_text(path))
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        found = from_yaml(_text(path))
+    except ValueError as error:
         raise TextError(f"expected a YAML list of prompts in {path}, got: {first_line(error)}") from error
     if not isinstance(found, list):
         raise TextError(f"expected a YAML list of prompts in {path}, got {type(found).__name__}")

@@ -35,6 +35,13 @@ class Row:
             raise TextError(f"expected text in the field {name!r} of {self.place}, got {said}")
         return found.strip()
 
+    def items(self, name: str) -> list[Any]:
+        """Return a field that is a list; raises TextError as above."""
+        found = self.value(name)
+        if not isinstance(found, list):
+            raise TextError(f"expected a list in the field {name!r} of {self.place}, got {type(found).__name__}")
+        return found
+
     def inside(self, values: Any, name: str) -> Row:
         """Return the row that is nested in the field `name`; raises TextError where it is none."""
         if not isinstance(values, dict):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import re
 import sys
 import zlib
@@ -11,11 +10,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from rectilinear.data.demo import demo_documents
+from rectilinear.data.parquet import parquet_rows
 from rectilinear.errors import TextError, first_line, nearest
 from rectilinear.hub import limit_patience, quiet_client
+from rectilinear.reading import from_json
 
 COLUMNS = ("textbook", "text", "content", "story", "context")  # where a row's text is looked for, in this order
 END_OF_TEXT = "<|endoftext|>"
@@ -23,6 +24,7 @@ ARTICLE = re.compile(r"^ ?= [^=\s](.*[^=\s])? = ?$")  # a top-level heading of W
 SUFFIXES = (".txt", ".raw", ".md", ".json", ".jsonl", ".parquet", ".gz")  # a missing one of these is no data set
 HUB = re.compile(r"[\w.-]+(/[\w.-]+)?(:[^#]+)?(#.+)?")
 LONGEST = 1 << 22  # characters of one document, so that an endless text without marks is still streamed
+LONGEST_ROW = 1 << 23  # bytes of a JSON object: what it makes may take 25 times as much memory
 
 
 @dataclass(frozen=True)
@@ -91,41 +93,66 @@ def _tabular(path: Path) -> bool:
 
 def _file(path: Path) -> Iterator[str]:
     if _tabular(path):
-        yield from _texts(_file_rows(path), path.name)
+        yield from _texts(_file_rows(path, text_only=True), path.name)
         return
     with _opened(path) as file:
         yield from _documents(_lines(file, path.name))
 
 
-def _file_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _file_rows(path: Path, *, text_only: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
     if path.name.endswith(".parquet"):
-        yield from enumerate(_parquet(path), 1)
+        yield from enumerate(parquet_rows(path, text_only=text_only), 1)
         return
     with _opened(path) as file:
-        yield from _json(_lines(file, path.name), path.name)
+        yield from _json(_lines(file, path.name, rows=True), path.name)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Iterable[bytes]]:
+def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
         with gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb") as file:
-            yield file
+            yield cast("BinaryIO", file)
     except (EOFError, zlib.error, OSError) as error:
         raise TextError(f"cannot read {path}: {error}") from error
 
 
-def _lines(file: Iterable[bytes], name: str) -> Iterator[str]:
+def _lines(file: BinaryIO, name: str, *, rows: bool = False) -> Iterator[str]:
+    """Yield lines; one of more than LONGEST bytes comes in parts, or where lines are rows, raises TextError."""
+    longest = LONGEST_ROW if rows else LONGEST
     offset = 0  # kept by hand: a text stream decodes in chunks and would give the place within one
-    for line in file:
-        try:
-            text = line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise TextError(
-                f"expected UTF-8 text in {name}, got byte 0x{line[error.start]:02x} at offset {offset + error.start} "
-                f"({error.reason}): convert it first, as with iconv -t utf-8"
-            ) from error
-        yield (text if offset else text.removeprefix("\ufeff")).replace("\r\n", "\n")
+    rest = b""
+    while part := file.readline(longest):
+        line, rest = rest + part, b""
+        if len(part) == longest and not part.endswith(b"\n"):
+            if rows:
+                raise TextError(
+                    f"expected rows of less than {longest >> 20} MiB in {name}, got more at offset {offset}"
+                )
+            end = _cut(line)
+            line, rest = line[:end], line[end:]
+        yield _decoded(line, name, offset)
         offset += len(line)
+    if rest:
+        yield _decoded(rest, name, offset)
+
+
+def _cut(line: bytes) -> int:
+    """Return where to cut what is the beginning of a line: not within a mark, a character, or the line's end."""
+    mark = line.rfind(b"<", len(line) - len(END_OF_TEXT))
+    if mark > 0:
+        return mark
+    return next((at for at in range(len(line) - 1, len(line) - 5, -1) if line[at] & 0xC0 != 0x80), len(line))
+
+
+def _decoded(line: bytes, name: str, offset: int) -> str:
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise TextError(
+            f"expected UTF-8 text in {name}, got byte 0x{line[error.start]:02x} at offset {offset + error.start} "
+            f"({error.reason}): convert it first, as with iconv -t utf-8"
+        ) from error
+    return (text if offset else text.removeprefix("\ufeff")).replace("\r\n", "\n")
 
 
 def _documents(lines: Iterable[str]) -> Iterator[str]:
@@ -159,26 +186,14 @@ def _json(lines: Iterable[str], name: str) -> Iterator[tuple[int, dict[str, Any]
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = from_json(line)
+        except ValueError as error:
             raise TextError(f"expected one JSON object a line in {name}, line {number}: {error}") from error
         if isinstance(row, str):
             row = {"text": row}
         if not isinstance(row, dict):
             raise TextError(f"expected a JSON object in {name}, line {number}: got {type(row).__name__}")
         yield number, row
-
-
-def _parquet(path: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow.parquet
-    from pyarrow import ArrowException
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(1024):
-                yield from batch.to_pylist()
-    except (ArrowException, OSError, ValueError) as error:  # the last for bytes that are no text
-        raise TextError(f"cannot read {path} as parquet: {error}") from error
 
 
 def _hub(source: str, **options: Any) -> Iterator[dict[str, Any]]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from rectilinear.errors import ModelError
+from rectilinear.errors import ModelError, ResultError
 from rectilinear.models.revisions import check_revisions, revision_names, step_in
 from rectilinear.models.siblings import is_sibling, sibling_checkpoints
+from rectilinear.reading import read_json
 
 STATE = "trainer_state.json"  # where transformers' Trainer keeps the step
 
@@ -132,7 +132,7 @@ def _step(folder: Path) -> int:
 def _trained(folder: Path) -> int | None:
     """Return the step in the Trainer's state, None where there is none."""
     try:
-        step = json.loads((folder / STATE).read_text(encoding="utf-8"))["global_step"]
-    except (OSError, ValueError, KeyError, TypeError):
+        step = read_json(folder / STATE, "remove it").get("global_step")
+    except ResultError:
         return None
-    return step if isinstance(step, int) else None
+    return step if type(step) is int else None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rectilinear.errors import ResultError
+from rectilinear.reading import from_json
 
 
 class Journal:
@@ -74,7 +75,7 @@ class Journal:
 
     def _decoded(self, line: bytes) -> dict[str, Any]:
         try:
-            found = json.loads(line)
+            found = from_json(line)
         except ValueError as error:
             raise self.damaged(error) from error
         if not isinstance(found, dict):

@@ -14,7 +14,9 @@ from rectilinear.digests import AGAIN, check_digest, check_seal, digest, sealed
 from rectilinear.errors import ResultError
 from rectilinear.files import writing
 from rectilinear.ops.pair import Pair
+from rectilinear.reading import read_json
 from rectilinear.results import MOMENTS, MOMENTS_DOCUMENT, SCHEMA
+from rectilinear.results.checked import DAMAGED, checked
 from rectilinear.results.document import link_files
 
 KIND = "moments"
@@ -169,13 +171,13 @@ class KeptMoments:
         file = place / MOMENTS_DOCUMENT
         if not file.is_file():
             raise ResultError(f"expected the moments of a scan in {folder}, got none: scan again with --keep-moments")
+        document = read_json(file, "scan again")
         try:
-            document = json.loads(file.read_text(encoding="utf-8"))
             if (document["schema"], document["kind"]) != (SCHEMA, KIND):
                 raise ResultError(f"expected moments of schema {SCHEMA} in {file}; scan again")
             check_seal(file, document)
             facts = {name: document[name] for name in FACTS}
             files = dict(document[FILES]) if FILES in document else None
-            return cls(place, document["layers"], facts, tuple(document["sink_thresholds"]), files)
-        except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+            return checked(cls(place, document["layers"], facts, tuple(document["sink_thresholds"]), files))
+        except DAMAGED as error:
             raise ResultError(f"cannot read {file}: {error}; scan again") from error

@@ -26,6 +26,7 @@ from rectilinear.ops.forecast import context
 from rectilinear.ops.kept import KeptMoments
 from rectilinear.ops.passes import rows_of, run_batch
 from rectilinear.ops.positions import Position, Rows, enter
+from rectilinear.reading import from_json
 from rectilinear.results import MOMENTS, SCHEMA
 
 if TYPE_CHECKING:
@@ -157,11 +158,11 @@ def _opened(folder: str | Path) -> Iterator[tuple[Any, dict[str, Any]]]:
         )
     try:
         with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
+            header = from_json((file.metadata() or {}).get(HEADER, "{}"))
             if header.pop("schema", None) != SCHEMA or header.pop("kind", None) != KIND:
                 raise ResultError(f"expected maps of schema {SCHEMA} in {path}; fit them again without --maps")
             yield file, header
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise ResultError(f"cannot read {path}: {error}; fit them again without --maps") from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -12,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers.trainer import TRAINER_STATE_NAME
 
 from rectilinear.data.windows import Window
 from rectilinear.digests import data_files, write_sums
-from rectilinear.errors import ModelError, RectilinearError, ResultError, first_line
+from rectilinear.errors import ModelError, RectilinearError, ResultError
 from rectilinear.files import writing
 from rectilinear.models.load import device_of
 from rectilinear.models.mode import eval_mode
@@ -29,7 +27,7 @@ from rectilinear.ops.pretraining.loop import Judge, train
 from rectilinear.ops.pretraining.recipe import Recipe, asked_for, differences
 from rectilinear.ops.progress import OnProgress, Progress
 from rectilinear.ops.provenance import model_facts, run_facts
-from rectilinear.ops.training.budget import Books
+from rectilinear.ops.training.budget import Books, made_with
 from rectilinear.ops.training.loop import TENTHS
 from rectilinear.ops.training.saving import has_checkpoint, last_checkpoint
 from rectilinear.results import HealPoint, PretrainResult, TrainPoint, thinned
@@ -151,12 +149,7 @@ def _checkpoint(folder: Path, digest: str) -> tuple[str | None, tuple[str, ...]]
     last, notes = last_checkpoint(folder, "give --force to start again")
     if last is None:  # taken away since
         return None, notes
-    try:
-        state = json.loads((last / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-        made = state["stateful_callbacks"][Books.__name__]["args"]["windows"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ResultError(f"cannot resume from {last}: {first_line(error)}; remove that folder") from error
-    if made != digest:
+    if made_with(last, "remove that folder").get("windows") != digest:
         raise ResultError(f"expected the text that {folder} was trained on, got another: its files have changed")
     return str(last), notes
 

@@ -17,6 +17,7 @@ from rectilinear.errors import ResultError
 from rectilinear.files import writing
 from rectilinear.ops.leaving import Leaving
 from rectilinear.ops.state import FILES, load_state, save_state, state_facts
+from rectilinear.results.checked import DAMAGED
 
 if TYPE_CHECKING:
     from rectilinear.ops.passes import Pass
@@ -78,7 +79,7 @@ class Checkpoints:
         try:
             known, batches = dict(facts["same"]), int(facts["batches"])
             tokens, before, moments = int(facts["tokens"]), float(facts["seconds"]), _moments_files(facts)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except DAMAGED as error:
             raise ResultError(f"the state in {last} is damaged: {remedy}") from error
         same = self._same(work)
         unlike = [name for name in {**same, **known} if known.get(name) != same.get(name)]

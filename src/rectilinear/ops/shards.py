@@ -28,12 +28,15 @@ from rectilinear.ops.provenance import run_facts
 from rectilinear.ops.resume import Checkpoints, going_on
 from rectilinear.ops.scan import ready
 from rectilinear.ops.state import load_state, save_state
+from rectilinear.reading import read_json
 from rectilinear.results import SCHEMA, ScanResult
+from rectilinear.results.checked import DAMAGED, checked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 KIND, DOCUMENT, TOKENIZER = "shard", "shard.json", "tokenizer"
+MOST = 10_000  # layers, and shards of a scan: more are damage
 PARTS = {"fit": "the fit part", "heldout": "the held-out part"}  # a folder each
 CALLED = {  # what shards of one scan agree in
     "fingerprint": "model",
@@ -82,21 +85,44 @@ class Shard:
     def load(cls, folder: str | Path) -> Shard:
         """Read the document of a shard; raises ResultError where a folder is none, or of another schema."""
         file = Path(folder) / DOCUMENT
+        if not file.is_file():
+            raise ResultError(
+                f"expected a folder written by `rectilinear scan --shard` or `merge`, got {folder}: no {DOCUMENT} there"
+            )
+        document = read_json(file, "scan again")
         try:
-            document = json.loads(file.read_text(encoding="utf-8"))
             found = document["schema"], document["kind"]
             if found != (SCHEMA, KIND):
                 raise ResultError(f"expected a shard of schema {SCHEMA} in {file}, got {found}; scan again")
             check_seal(file, document)
             document = {name: value for name, value in document.items() if name not in ("schema", "kind")}
             document |= {part: tuple(document[part]) for part in PARTS}
-            return cls(**document)
-        except FileNotFoundError as error:
-            raise ResultError(
-                f"expected a folder written by `rectilinear scan --shard` or `merge`, got {folder}: no {DOCUMENT} there"
-            ) from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return _sound(checked(cls(**document)))
+        except DAMAGED as error:
             raise ResultError(f"cannot read {file}: {error}; scan again") from error
+
+
+@dataclass(frozen=True)
+class _Same:
+    """What a merge works with of what its shards have in common."""
+
+    of: int
+    sink_multiple: float
+    submodules: bool
+    span: int | None
+    seed: int
+    measured: list[int]
+
+
+def _sound(shard: Shard) -> Shard:
+    """Return a shard; raises one of `DAMAGED` where it lacks what a merge works with."""
+    same = checked(_Same(**{name: shard.same[name] for name in _Same.__annotations__}))
+    lacks = [*(CALLED.keys() - shard.same.keys()), *({"tokens_heldout", "seconds"} - shard.facts.keys())]
+    if lacks or not (0 < same.of <= MOST and 0 < shard.layers <= MOST and shard.facts["seconds"] >= 0):
+        raise ValueError(f"expected {lacks[0] if lacks else f'1 to {MOST} layers and shards'}")
+    if any(not 0 <= layer < shard.layers for layer in same.measured):
+        raise ValueError(f"expected layers below {shard.layers}, got others")
+    return shard
 
 
 @dataclass(frozen=True)

@@ -32,12 +32,15 @@ from rectilinear.ops.parts import NAMES, Part, Submodules
 from rectilinear.ops.passage import Kept
 from rectilinear.ops.positions import Position
 from rectilinear.ops.sinks import NamedSinks, Sink
+from rectilinear.reading import from_json, read_json
 from rectilinear.results import SCHEMA
+from rectilinear.results.checked import DAMAGED
 
 KIND = "scan state"
 DOCUMENT, STREAM, SPANS = "state.json", "stream.safetensors", "spans.safetensors"
 FILES = "files"  # in the document: digests by name
 SETS = ("fitted", "heldout")  # of spans
+MOST = 1 << 20  # rows of nothing: a tensor [n, 0] takes no bytes in a file, but is n lists
 
 Tensors = dict[str, Tensor]
 Saved = tuple[Tensors, dict[str, Any]]  # tensors, and what JSON holds
@@ -77,11 +80,8 @@ def save_state(
 def state_facts(folder: str | Path, remedy: str = AGAIN) -> dict[str, Any]:
     """Return the document of a state; raises ResultError where there is none, or it is damaged or of another schema."""
     file = Path(folder) / DOCUMENT
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ResultError(f"expected the state of a scan in {folder}, got none that can be read ({error})") from error
-    if not isinstance(document, dict) or (document.get("schema"), document.get("kind")) != (SCHEMA, KIND):
+    document = read_json(file, "scan again")
+    if (document.get("schema"), document.get("kind")) != (SCHEMA, KIND):
         raise ResultError(f"expected the state of a scan of schema {SCHEMA} in {file}, got another; scan again")
     check_seal(file, document, remedy)
     return document
@@ -117,7 +117,7 @@ def load_state(
         _add_stream(read(STREAM), gatherer)
         if gatherer.spans is not None:
             gatherer.spans.merge_(_spans_loaded(read(SPANS), gatherer.spans))
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+    except (OSError, RuntimeError, *DAMAGED) as error:
         raise ResultError(f"cannot read the state in {folder}: {first_line(error)}; scan again") from error
     return document
 
@@ -148,9 +148,13 @@ def _read(file: Path) -> Saved:
 
     try:
         with safe_open(file, "pt") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}, json.loads(opened.metadata()["facts"])
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+            facts = from_json(opened.metadata()["facts"])
     except SafetensorError as error:
         raise ValueError(f"{file.name} is damaged: {error}") from error
+    if any(not tensor.numel() and max(tensor.shape) > MOST for tensor in tensors.values()):
+        raise ValueError(f"{file.name} is damaged: no numbers in a tensor of more than {MOST} rows")
+    return tensors, facts
 
 
 def _named(prefix: str, tensors: Tensors) -> Tensors:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ import safetensors.numpy
 from rectilinear.digests import write_sums
 from rectilinear.errors import ResultError
 from rectilinear.files import into
+from rectilinear.reading import read_json
 from rectilinear.report.lock import locked
 from rectilinear.report.swap import held_aside, neighbour, swap
 from rectilinear.results import MOMENTS, MOMENTS_DOCUMENT, ScanResult
@@ -69,17 +69,9 @@ def read_document(path: str | Path, name: str, command: str) -> tuple[Path, dict
     Raises ResultError where it is missing or damaged.
     """
     file = Path(path) if Path(path).is_file() else Path(path) / name
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ResultError(
-            f"expected a folder written by `rectilinear {command}`, got {path}: no {name} there"
-        ) from error
-    except (ValueError, RecursionError, OSError) as error:
-        raise ResultError(f"cannot read {file}: {error}; {command} again") from error
-    if not isinstance(document, dict):
-        raise ResultError(f"expected a result document in {file}, got {type(document).__name__}; {command} again")
-    return file, document
+    if not file.exists():
+        raise ResultError(f"expected a folder written by `rectilinear {command}`, got {path}: no {name} there")
+    return file, read_json(file, f"{command} again")
 
 
 def render(result: ScanResult, out_dir: Path, *, png: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 
 from rectilinear.errors import ResultError
 from rectilinear.files import write_whole, writing
+from rectilinear.reading import read_json
 from rectilinear.results import SCHEMA
 
 DOCUMENT, RUNS, REPORT = "runs.json", "runs", "report"
+AGAIN = "start again with --force"
 
 
 @dataclass
@@ -34,12 +37,12 @@ class Log:
         file = out / DOCUMENT
         if not file.is_file():
             return cls(out, scale)
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-            made, schema, runs = found["scale"], found["schema"], dict(found["runs"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ResultError(f"cannot read {file}: {error}; start again with --force") from error
-        if (made, schema) != (scale, SCHEMA):
+        found = read_json(file, AGAIN)
+        runs = found.get("runs")
+        if not isinstance(runs, dict) or not all(map(_is_run, runs.values())):
+            raise ResultError(f"expected runs, each with a command and its seconds, in {file}, got others; {AGAIN}")
+        made = found.get("scale")
+        if (made, found.get("schema")) != (scale, SCHEMA):
             raise ResultError(
                 f"expected a reproduction at scale {scale} in {out}, got one at {made}: use another --out"
             )
@@ -76,3 +79,10 @@ class Log:
         with writing(self.out / DOCUMENT):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_whole(self.out / DOCUMENT, f"{text}\n".encode())
+
+
+def _is_run(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("command"), list):
+        return False
+    seconds = entry.get("seconds")
+    return seconds is None or (type(seconds) in (int, float) and 0 <= seconds < math.inf)

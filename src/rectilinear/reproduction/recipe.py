@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rectilinear.errors import RectilinearError, nearest
+from rectilinear.plainyaml import from_yaml
 from rectilinear.reproduction.rules import Claim, Condition
 from rectilinear.results import Spread
 
@@ -53,7 +52,7 @@ def chosen(asked: Sequence[str]) -> list[Recipe]:
 
 def load(name: str) -> Recipe:
     """Return the recipe of a known name."""
-    found = yaml.safe_load((HERE / f"{name}.yaml").read_text(encoding="utf-8"))
+    found = from_yaml((HERE / f"{name}.yaml").read_text(encoding="utf-8"))
     values = found.get("values", {})
     return Recipe(
         name=name,

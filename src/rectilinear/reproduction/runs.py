@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from rectilinear.plainyaml import from_yaml
 
 HERE = Path(__file__).parent / "commands"
 SCALES = ("smoke", "paper")
@@ -44,7 +44,7 @@ class Planned:
 
 def planned(scale: str) -> list[Planned]:
     """Return all runs of a scale, a template spread out over its variables, in an order that they can run in."""
-    table = yaml.safe_load((HERE / f"{scale}.yaml").read_text(encoding="utf-8"))
+    table = from_yaml((HERE / f"{scale}.yaml").read_text(encoding="utf-8"))
     return [run for template, entry in table.items() for run in _spread(template, entry)]
 
 

@@ -9,7 +9,8 @@ from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-DAMAGED = (KeyError, TypeError, AttributeError, ValueError)  # what rebuilding a result from another document raises
+# What rebuilding a result from another document raises; the last for a number beyond all others.
+DAMAGED = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError)
 T = TypeVar("T")
 
 
@@ -63,6 +64,12 @@ def _tuple(value: Any, hint: Any) -> str | None:
     return _first((f"[{i}]", one, kind) for i, (one, kind) in enumerate(zip(value, kinds, strict=True)))
 
 
+def _list(value: Any, hint: Any) -> str | None:
+    if not isinstance(value, list):
+        return ""
+    return _first((f"[{i}]", one, get_args(hint)[0]) for i, one in enumerate(value))
+
+
 def _dict(value: Any, hint: Any) -> str | None:
     if not isinstance(value, dict):
         return ""
@@ -93,6 +100,7 @@ RULES: dict[Any, Callable[[Any, Any], str | None]] = {
     Union: _union,
     UnionType: _union,
     tuple: _tuple,
+    list: _list,
     dict: _dict,
     _dataclass: _dataclass,
 }

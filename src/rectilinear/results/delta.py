@@ -104,7 +104,7 @@ class DeltaResult(Drawn):
                     LayerDelta(item["layer"], _changes(item["score"]), _changes(item["increment"]))
                     for item in document["layers"]
                 ),
-                {name: _changes(item) for name, item in document["mean"].items()},
+                {name: _changes(document["mean"][name]) for name in ("score", "increment")},
                 tuple(document["warnings"]),
             )
             return checked(result)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rectilinear.errors import ResultError
+from rectilinear.results.checked import DAMAGED, checked
 from rectilinear.results.delta import KINDS, Change, DeltaResult
 from rectilinear.results.document import SCHEMA, clean
 from rectilinear.results.healing import HealPoint
@@ -124,7 +125,7 @@ class FinetuneResult:
                 "make it again with this version of rectilinear"
             )
         try:
-            return cls(
+            result = cls(
                 dict(document["task"]),
                 dict(document["recipe"]),
                 document["trained"],
@@ -142,5 +143,8 @@ class FinetuneResult:
                 dict(document["provenance"]),
                 tuple(document["warnings"]),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+            if len({len(seed.delta.layers) for seed in result.seeds}) != 1:
+                raise ValueError("expected seeds of one model")
+            return checked(result)
+        except DAMAGED as error:
             raise ResultError(f"the fine-tuning is damaged: {error}; make it again") from error

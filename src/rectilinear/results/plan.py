@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rectilinear.errors import ResultError
+from rectilinear.reading import read_json
 from rectilinear.results.checked import DAMAGED, checked
 from rectilinear.results.document import SCHEMA, clean
 from rectilinear.results.shown import Shown
@@ -61,10 +62,7 @@ class Plan:
     def load(cls, path: str | Path) -> Plan:
         """Read plan.json, or the folder that holds it; raises ResultError where that cannot be done."""
         file = Path(path) / "plan.json" if Path(path).is_dir() else Path(path)
-        try:
-            return cls.from_dict(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, RecursionError) as error:
-            raise ResultError(f"cannot read a plan from {file}: {error}") from error
+        return cls.from_dict(read_json(file, "make a plan with rectilinear prune"))
 
 
 @dataclass(frozen=True)

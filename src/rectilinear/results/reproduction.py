@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rectilinear.errors import ResultError
+from rectilinear.results.checked import DAMAGED, checked
 from rectilinear.results.document import SCHEMA, clean
 from rectilinear.results.finetuning import Spread
 
@@ -123,8 +124,8 @@ class ReproductionResult:
                 f"{document.get('schema')!r}; reproduce again with this version of rectilinear"
             )
         try:
-            return cls(tuple(map(_part, document["parts"])), dict(document["provenance"]))
-        except (KeyError, TypeError, AttributeError) as error:
+            return checked(cls(tuple(map(_part, document["parts"])), dict(document["provenance"])))
+        except DAMAGED as error:
             raise ResultError(f"the reproduction is damaged: {error}; reproduce again") from error
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rectilinear.ops.journal import Journal
+from rectilinear.results.checked import DAMAGED
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Verdicts:
             try:
                 key = str(entry["asked"]), tuple(int(layer) for layer in entry["removed"])
                 found = Verdict(float(entry["value"]), int(entry["passed"]))
-            except (KeyError, TypeError, ValueError) as error:
+            except DAMAGED as error:
                 raise self._journal.damaged(error) from error
             self._known[key] = found
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from rectilinear.core.distillation import TopK
 from rectilinear.errors import ResultError
 from rectilinear.files import write_whole, writing
+from rectilinear.reading import read_json
 from rectilinear.results import SCHEMA
 
 MANIFEST = "cache.json"
@@ -44,9 +45,9 @@ class TeacherCache:
                         f"expected a cache of teacher logits or an empty folder, got {folder}: name another"
                     )
                 write_whole(manifest, (json.dumps(wanted, indent=1) + "\n").encode())
-            found = dict(json.loads(manifest.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+        except OSError as error:
             raise ResultError(f"cannot use the cache {folder}: {error}") from error
+        found = read_json(manifest, "name another --cache-teacher")
         unlike = [name for name in wanted if found.get(name) != wanted[name]]
         if unlike:
             expected, got = (", ".join(f"{n} {d.get(n)}" for n in unlike) for d in (wanted, found))
@@ -60,11 +61,16 @@ class TeacherCache:
         path = self._path(ids)
         try:
             kept = load(path.read_bytes())
+            rows = TopK(kept["values"], kept["tokens"].long(), kept["rest"])
         except FileNotFoundError:
             return None
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, KeyError) as error:
             raise ResultError(f"cannot read {path}: {error}; delete it") from error
-        return TopK(kept["values"], kept["tokens"].long(), kept["rest"])
+        if not rows.values.shape[:1] == rows.indices.shape[:1] == rows.rest.shape == ids.shape or (
+            rows.values.shape != rows.indices.shape or rows.values.dim() != 2
+        ):
+            raise ResultError(f"expected logits of {len(ids)} tokens in {path}, got other shapes; delete it")
+        return rows
 
     def put(self, ids: Tensor, rows: TopK) -> None:
         """Keep the rows [w] of a window ids [w]."""

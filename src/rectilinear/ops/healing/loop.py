@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
 
 from rectilinear.data.windows import Window
 from rectilinear.errors import ModelError, RectilinearError, ResultError, first_line
 from rectilinear.models.mode import restored
 from rectilinear.ops.healing.losses import Distillation
 from rectilinear.ops.healing.recipe import Recipe
-from rectilinear.ops.training.budget import Books
+from rectilinear.ops.training.budget import Books, made_with
 from rectilinear.ops.training.loop import FORWARDS, arguments, follow_budget_
 from rectilinear.ops.training.saving import SavingTrainer, has_checkpoint, last_checkpoint
 
@@ -132,14 +130,13 @@ def _checkpoint(recipe: Recipe, books: Books, model: PreTrainedModel) -> tuple[s
     last, notes = last_checkpoint(recipe.checkpoints, "start again with other --checkpoints")
     if last is None:
         return None, notes
+    made = made_with(last, "start again with other --checkpoints")
     try:
-        state = json.loads((last / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-        made = state["stateful_callbacks"][Books.__name__]["args"]
         kept: set[str] = set()
         for file in last.glob("model*.safetensors"):
             with safe_open(file, "pt") as weights:
                 kept |= set(weights.keys())
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError) as error:
         raise ResultError(
             f"cannot resume from {last}: {first_line(error)}; start again with other --checkpoints"
         ) from error

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rectilinear.ops.journal import Journal
+from rectilinear.results.checked import DAMAGED, checked
 from rectilinear.results.judging import Completion, Graded
 
 
@@ -20,10 +21,10 @@ class Grades:
         for entry in self._journal.entries:
             try:
                 if "completion" in entry:
-                    self.completions.append(Completion(**entry["completion"]))
+                    self.completions.append(checked(Completion(**entry["completion"])))
                 else:
-                    self.graded.append(Graded(**entry["graded"]))
-            except (KeyError, TypeError) as error:
+                    self.graded.append(checked(Graded(**entry["graded"])))
+            except DAMAGED as error:
                 raise self._journal.damaged(error) from error
 
     def add(self, entry: Completion | Graded) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
+from rectilinear.reading import from_json
 from rectilinear.results.judging import GRADES, LEAST, MOST, Completion
 
 # The exercise of Eldan and Li (arXiv 2305.07759, section 3) in our words; the form of the answer is ours.
@@ -36,7 +36,7 @@ def parse(answer: str | None) -> dict[str, int] | None:
     """
     found = re.search(r"\{[^{}]*\}", answer or "")
     try:
-        values: Any = json.loads(found.group()) if found else None
+        values: Any = from_json(found.group()) if found else None
     except ValueError:
         return None
     if not isinstance(values, dict):

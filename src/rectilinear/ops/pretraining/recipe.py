@@ -15,6 +15,7 @@ from rectilinear.errors import RectilinearError, ResultError, first_line, neares
 from rectilinear.ops.pretraining.sizes import SIZES, Shape
 from rectilinear.ops.training.callback import EVERY
 from rectilinear.ops.training.penalty import Penalty
+from rectilinear.plainyaml import from_yaml
 
 NONE = "none"
 MINUTES = 60.0
@@ -141,8 +142,8 @@ class Recipe:
     def load(cls, path: str | Path) -> Recipe:
         """Read a recipe that `to_yaml` wrote; raises ResultError where it is missing, damaged or has unknown names."""
         try:
-            found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+            found = from_yaml(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
             raise ResultError(f"cannot read the recipe {path}: {first_line(error)}") from error
         if not isinstance(found, dict):
             raise ResultError(f"expected a recipe with one name: value a line in {path}, got {type(found).__name__}")

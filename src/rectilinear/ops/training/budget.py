@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
-from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_callback import ExportableState
 
-from rectilinear.errors import NonFiniteError
+from rectilinear.errors import NonFiniteError, ResultError
 from rectilinear.ops.leaving import Leaving
+from rectilinear.reading import read_json
 from rectilinear.results import HealPoint
+from rectilinear.results.checked import DAMAGED, checked
 
 FLOOR = 0.1  # of the rate, where the warm-up starts: a first step at 0 would be none
 
@@ -119,3 +121,17 @@ class Books(TrainerCallback, ExportableState):
     def going_on(self) -> AbstractContextManager[None]:
         """Let a SIGTERM within wait for a checkpoint, where there are any."""
         return self.leaving.put_off() if self.marks else nullcontext()
+
+
+def made_with(checkpoint: Path, remedy: str) -> dict[str, Any]:
+    """Return the facts that the books in a checkpoint hold; raises ResultError, with a remedy, for damaged books."""
+    file = checkpoint / TRAINER_STATE_NAME
+    state = read_json(file, remedy)
+    try:
+        books = state["stateful_callbacks"][Books.__name__]
+        facts, kept = dict(books["args"]), books["attributes"]
+        for values in [(0, 0, kept["seconds"], 0), *kept["points"]]:
+            checked(HealPoint(*values))
+    except DAMAGED as error:
+        raise ResultError(f"cannot read {file}: expected the books of a training, got {error!r}; {remedy}") from error
+    return facts

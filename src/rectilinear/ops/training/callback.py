@@ -12,6 +12,7 @@ from transformers import Trainer, TrainerCallback
 from rectilinear.errors import RectilinearError
 from rectilinear.files import write_whole, writing
 from rectilinear.ops.training.profile import profile, profile_pieces
+from rectilinear.reading import from_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -99,13 +100,13 @@ class LinearityCallback(TrainerCallback):
 
 
 def _up_to(path: Path, step: int) -> list[dict[str, Any]]:
-    """Return the profiles up to a step; a line that a kill has cut is none."""
+    """Return the profiles up to a step; a line that a kill has cut, or that is no profile, is none."""
     found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
         try:
-            entry = json.loads(line)
+            entry = from_json(line)
         except ValueError:
             continue
-        if entry["step"] <= step:
+        if isinstance(entry, dict) and type(entry.get("step")) is int and entry["step"] <= step:
             found.append(entry)
     return found

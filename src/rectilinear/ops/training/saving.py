@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from rectilinear.digests import SUMS, fault, read_sums, write_sums
 from rectilinear.errors import ResultError, first_line
 from rectilinear.files import discard
+from rectilinear.reading import read_json
 
 
 class SavingTrainer(Trainer):
@@ -73,8 +73,8 @@ def _written(folder: Path) -> list[Path]:
 
 def _has_state(checkpoint: Path) -> bool:
     try:
-        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        read_json(checkpoint / TRAINER_STATE_NAME, "")
+    except ResultError:
         return False
     return True
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from rectilinear.errors import ResultError
 from rectilinear.report.folder import read_document
 from rectilinear.report.judging import DOCUMENT as JUDGE
 from rectilinear.report.probe import DOCUMENT as PROBE
 from rectilinear.report.probe import load_probe
 from rectilinear.reproduction.measures.found import Found, curve, evaluations, loaded, spreads
 from rectilinear.results import ModelResult, Plot, ProbeCurve, Spread, TaskScore, mean
+from rectilinear.results.checked import DAMAGED, checked
+from rectilinear.results.judging import Mean
 
 
 def probes(folders: Sequence[Path]) -> Found:
@@ -84,12 +87,22 @@ def _name(model: ModelResult) -> str:
 
 def grades(folders: Sequence[Path]) -> Found:
     """Return mean grades of completions, of the model without (the first) and one with the penalty."""
-    documents = loaded(folders, JUDGE, lambda folder: read_document(folder, JUDGE, "judge")[1])
+    judged = loaded(folders, JUDGE, _judged)
     values: dict[str, Spread | None] = {}
-    for document in documents:
-        name = str(document["provenance"].get("model")).rstrip("/").rpartition("/")[2]
-        values |= {f"{name}, {grade}": Spread(found["mean"]) for grade, found in document["means"].items()}
-    if len(documents) > 1:
-        plain, penalised = (document["means"]["mean"] for document in documents[:2])
-        values |= spreads({"plain_most": plain["high"], "penalised_least": penalised["low"]})
+    for name, means in judged:
+        values |= {f"{name}, {grade}": Spread(found.mean) for grade, found in means.items()}
+    if len(judged) > 1:
+        plain, penalised = (means["mean"] for _, means in judged[:2])
+        values |= spreads({"plain_most": plain.high, "penalised_least": penalised.low})
     return Found(values)
+
+
+def _judged(folder: Path) -> tuple[str, dict[str, Mean]]:
+    """Return the name of a judged model and its grades; raises ResultError where they are damaged."""
+    file, document = read_document(folder, JUDGE, "judge")
+    try:
+        name = str(document["provenance"].get("model")).rstrip("/").rpartition("/")[2]
+        means = {grade: checked(Mean(**found)) for grade, found in document["means"].items()}
+        return name, means | {"mean": means["mean"]}
+    except DAMAGED as error:
+        raise ResultError(f"cannot read {file}: {error!r}; judge again") from error
