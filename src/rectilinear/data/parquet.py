@@ -33,7 +33,7 @@ def parquet_rows(path: Path, *, text_only: bool = False) -> Iterator[dict[str, A
                 kinds = "text" if text_only else "text or numbers"
                 got = ", ".join(f"{field.name} ({field.type})" for field in schema) or "none"
                 raise TextError(f"expected a column of {kinds} in {path.name}, got {got}")
-            for batch in file.iter_batches(_rows(file, wanted), columns=wanted):
+            for batch in file.iter_batches(_rows(file, path.stat().st_size), columns=wanted):
                 yield from batch.to_pylist()
     except (ArrowException, OSError, ValueError, LookupError, ArithmeticError) as error:  # text that is none, and dates
         raise TextError(f"cannot read {path} as parquet: {first_line(error)}") from error
@@ -56,14 +56,11 @@ def _is_plain(kind: DataType) -> bool:
     return bool(number or types.is_null(kind) or _is_text(kind))
 
 
-def _rows(file: ParquetFile, wanted: list[str]) -> int:
-    """Return how many rows to read at once: a long text that the file holds once may stand in every one of them."""
-    chunks = [
-        chunk
-        for group in range(file.metadata.num_row_groups)
-        for column in range(file.metadata.num_columns)
-        if (chunk := file.metadata.row_group(group).column(column)).path_in_schema.startswith(tuple(wanted))
-    ]
-    longest = max((chunk.total_uncompressed_size for chunk in chunks), default=0)
-    packed = any(chunk.total_uncompressed_size > PACKED * chunk.total_compressed_size for chunk in chunks)
-    return max(1 if packed else LEAST, min(MOST, LARGEST // max(1, longest)))
+def _rows(file: ParquetFile, size: int) -> int:
+    """Return how many rows to read at once of a file of some size: a text it holds once may stand in all of them.
+
+    Sizes are those of groups of rows: asking for a column's ends the process where its statistics are damaged.
+    """
+    groups = [file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups)]
+    packed = sum(groups) > PACKED * size
+    return max(1 if packed else LEAST, min(MOST, LARGEST // max(1, *groups, 1)))
