@@ -62,6 +62,18 @@ def test_a_completion_is_what_the_model_gives(model):
     assert one.text == tiny.tokenizer().decode(ids[0, 3:])
 
 
+def test_who_goes_no_further_keeps_gradients_and_the_models_mode(model):
+    import torch
+
+    model.train()
+    try:
+        begun = completions(model, tiny.tokenizer(), PROMPTS, samples=2, tokens=4, temperature=0, seed=0)
+        next(begun)
+        assert model.training and torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+    finally:
+        model.eval()
+
+
 def test_completions_do_not_depend_on_where_the_run_began(model):
     def made(start):
         options = {"samples": 2, "tokens": 6, "temperature": 1.0, "seed": 5, "start": start}

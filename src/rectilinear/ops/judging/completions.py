@@ -33,17 +33,18 @@ def completions(
     leaves no room in the context.
     """
     limit = context_limit(model)
-    with torch.inference_mode(), eval_mode(model):
-        for number, beginning in list(enumerate(prompts))[start:]:
-            encoded = tokenizer(beginning, return_tensors="pt").to(model.device)
-            length = encoded["input_ids"].shape[1]
-            room = tokens if limit is None else min(tokens, limit - length)
-            if room < 1 or not length:
-                raise TextError(
-                    f"expected prompts of 1 to {(limit or tokens) - 1} tokens, got {length} in prompt {number + 1}"
-                )
-            for sample in range(samples):
-                torch.manual_seed(seed + number * samples + sample)
+    for number, beginning in list(enumerate(prompts))[start:]:
+        encoded = tokenizer(beginning, return_tensors="pt").to(model.device)
+        length = encoded["input_ids"].shape[1]
+        room = tokens if limit is None else min(tokens, limit - length)
+        if room < 1 or not length:
+            raise TextError(
+                f"expected prompts of 1 to {(limit or tokens) - 1} tokens, got {length} in prompt {number + 1}"
+            )
+        for sample in range(samples):
+            torch.manual_seed(seed + number * samples + sample)
+            # Not around `yield`: who is given a completion and goes no further would be left without gradients.
+            with torch.inference_mode(), eval_mode(model):
                 made: Any = model.generate(  # type: ignore[operator]
                     **{name: encoded[name] for name in ("input_ids", "attention_mask")},
                     max_new_tokens=room,
@@ -53,5 +54,5 @@ def completions(
                     top_p=None,
                     pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
                 )
-                text = tokenizer.decode(made[0, length:], skip_special_tokens=True)
-                yield Completion(number, sample, beginning, str(text))
+            text = tokenizer.decode(made[0, length:], skip_special_tokens=True)
+            yield Completion(number, sample, beginning, str(text))
