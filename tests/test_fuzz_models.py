@@ -22,6 +22,7 @@ from rectilinear.models.save import save_model
 from rectilinear.models.surgery import cut_
 from test_fuzz import EXAMPLES, FUZZ, edited, in_json
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # peft tells of the names that it passes over
 FUZZ = settings(FUZZ, max_examples=EXAMPLES or 25)  # a model takes longer to read than a document
 
 

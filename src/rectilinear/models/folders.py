@@ -70,7 +70,8 @@ def _check_depth(path: Path) -> None:
         raise ModelError(f"expected weights in the files of {path}, got none")
     for part in (config, *(value for value in config.values() if isinstance(value, dict))):
         for name, count in part.items():
-            if (name.endswith("layers") or name == "n_layer") and isinstance(count, int | float) and count > most:
+            named = (name.endswith("layers") or name == "n_layer") and not name.startswith("max_")  # Qwen2: of windows
+            if named and isinstance(count, int | float) and count > most:
                 said = f"{most:,} weights" if weights else f"at most {most:,}"
                 raise ModelError(f"expected a number of layers that fits {said} in {path / 'config.json'}: {name}")
 
