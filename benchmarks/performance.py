@@ -6,9 +6,10 @@
 arithmetic: seconds that the case's operations take at the rate of a large float32 product timed in this run; moving:
 those that the bytes it cannot but read and write take at the rate of a copy; floor: the larger of both; distance:
 seconds over floor. ratio: seconds over those of the forward pass (without head) of the same tokens that was timed
-beside it, or over a bare start: of Python, or of Python with torch and transformers; the median of `--repeats` turns.
-passes: what a cut cost, in forward passes. --check compares the ratios with those in benchmarks/ratios.json, of the
-same model and tokens, and fails where one is more than 10 % above; --store keeps them there.
+beside it, or over a bare start: of Python, or of Python with what transformers loads models by; the median of
+`--repeats` turns. passes: what a cut cost, in forward passes. --check compares the ratios with those in
+benchmarks/ratios.json, of the same model and tokens, and fails where one is more than 10 % above; --store keeps them
+there.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ WINDOW, BATCH = 512, 8
 LONG = ("kl", "loss", "reverse")  # selectors that try set after set: timed once
 FLOAT, DOUBLE = 4, 8  # bytes
 ADAM = 7 * FLOAT  # a parameter: weight, gradient and both moments read, all but the gradient written
-BARE, TORCH = "", "import torch, transformers"
+BARE, TORCH = "", "from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel"  # loaded when named
 STARTS = (["--version"], ["--help"], *([name, "--help"] for panel in COMMANDS.values() for name in panel))
 READING = (["report", "SCAN"], ["compare", "SCAN", "SCAN", "--force"], ["verify", "SCAN"], ["reproduce", "--list"])
 LOADING = (
