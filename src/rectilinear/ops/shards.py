@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 KIND, DOCUMENT, TOKENIZER = "shard", "shard.json", "tokenizer"
-MOST = 10_000  # layers, and shards of a scan: more are damage
+MOST, MOST_LAYERS = 10_000, 2_000  # shards of a scan, and layers: more are damage, and take memory
 PARTS = {"fit": "the fit part", "heldout": "the held-out part"}  # a folder each
 CALLED = {  # what shards of one scan agree in
     "fingerprint": "model",
@@ -118,8 +118,8 @@ def _sound(shard: Shard) -> Shard:
     """Return a shard; raises one of `DAMAGED` where it lacks what a merge works with."""
     same = checked(_Same(**{name: shard.same[name] for name in _Same.__annotations__}))
     lacks = [*(CALLED.keys() - shard.same.keys()), *({"tokens_heldout", "seconds"} - shard.facts.keys())]
-    if lacks or not (0 < same.of <= MOST and 0 < shard.layers <= MOST and shard.facts["seconds"] >= 0):
-        raise ValueError(f"expected {lacks[0] if lacks else f'1 to {MOST} layers and shards'}")
+    if lacks or not (0 < same.of <= MOST and 0 < shard.layers <= MOST_LAYERS and shard.facts["seconds"] >= 0):
+        raise ValueError(f"expected {lacks[0] if lacks else f'1 to {MOST_LAYERS} layers and {MOST} shards'}")
     if any(not 0 <= layer < shard.layers for layer in same.measured):
         raise ValueError(f"expected layers below {shard.layers}, got others")
     return shard
