@@ -34,7 +34,7 @@ from rectilinear.data.prompts import read_prompts
 from rectilinear.data.rows import rows_of
 from rectilinear.data.tasks import read_task
 from rectilinear.data.text import read_text
-from rectilinear.digests import SEAL, SUMS
+from rectilinear.digests import FILES, SEAL, SUMS
 from rectilinear.errors import RectilinearError
 from rectilinear.models.checkpoints import find_checkpoints
 from rectilinear.models.gguf import config_of
@@ -48,7 +48,6 @@ from rectilinear.ops.pretraining.recipe import Recipe
 from rectilinear.ops.resume import Checkpoints
 from rectilinear.ops.scan import ready, scan
 from rectilinear.ops.shards import Shards, scan_shard
-from rectilinear.ops.state import FILES
 from rectilinear.ops.training.budget import Books, made_with
 from rectilinear.ops.training.callback import _up_to
 from rectilinear.ops.training.saving import last_checkpoint

@@ -15,6 +15,7 @@ from rectilinear.files import write_whole
 SUMS = "SHA256SUMS"  # in the form that `sha256sum --check` reads
 DATA = {".json", ".jsonl", ".safetensors", ".yaml", ".model"}  # pages, tables and pictures can be drawn again
 LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+FILES = "files"  # in a document: the digests of those that it stands for, by name
 SEAL = "sha256"  # in a document: of the rest of it
 AGAIN = "copy it again, or scan again"
 

@@ -45,6 +45,13 @@ def test_an_answer_that_is_known_is_not_worked_out_again(engine, asked, monkeypa
         engine.read(asked, [2])
 
 
+def test_the_weights_are_read_for_a_fingerprint_once_a_model(engine, asked, folder, monkeypatch):
+    engine.open(str(folder))
+    monkeypatch.setattr(module, "fingerprint", None)
+    monkeypatch.setattr("rectilinear.ops.maps.fingerprint", None)
+    assert engine.look(asked) and engine.read(asked, [], [0]) and engine.maps_of(str(folder))
+
+
 def test_few_answers_are_kept(engine, asked, monkeypatch):
     monkeypatch.setattr(module, "KEPT", 2)
     for removed in ([], [0], [1], [2]):

@@ -40,11 +40,15 @@ class Question:
 
 @dataclass
 class _Loaded:
-    """The model that is in memory. `maps`: those used last, by name; `scan`: what they come from, if that is a scan."""
+    """The model that is in memory, and its fingerprint.
+
+    maps: those used last, by name; scans: what they come from, if that is a scan.
+    """
 
     name: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    fingerprint: str
     maps: tuple[str, Maps] | None = None
     scans: dict[str, ScanResult | None] = field(default_factory=dict)
 
@@ -77,7 +81,7 @@ class Engine:
         """Return the names of the folders with maps of a model, and last the offer to fit some."""
         with self._lock:
             loaded = self._open(model)
-            models = (fingerprint(loaded.model), earlier_fingerprint(loaded.model))
+            models = (loaded.fingerprint, earlier_fingerprint(loaded.model))
             cut_by = tokenizer_fingerprint(loaded.tokenizer)
             found = []
             for folder in self._folders():
@@ -109,7 +113,13 @@ class Engine:
             return self._kept(
                 ("look", asked, at),
                 lambda: tokens(
-                    loaded.model, loaded.tokenizer, asked.prompt, maps=maps, lenses=[at], layers_path=self._layers_path
+                    loaded.model,
+                    loaded.tokenizer,
+                    asked.prompt,
+                    maps=maps,
+                    lenses=[at],
+                    layers_path=self._layers_path,
+                    known=loaded.fingerprint,
                 ),
             )
 
@@ -129,6 +139,7 @@ class Engine:
                     linear=linear,
                     new_tokens=NEW_TOKENS,
                     layers_path=self._layers_path,
+                    known=loaded.fingerprint,
                 ),
             )
 
@@ -153,7 +164,7 @@ class Engine:
             self._loaded = None  # before the next one is loaded
             self._answers.clear()
             model, tokenizer = load(name, **{k: v for k, v in self._options.items() if k != "layers_path"})
-            self._loaded = _Loaded(name, model, tokenizer)
+            self._loaded = _Loaded(name, model, tokenizer, fingerprint(model))
         return self._loaded
 
     def _maps(self, loaded: _Loaded, name: str, on_progress: Callable[[int, int], None] | None) -> Maps:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
 from rectilinear.cli.hold import hold
 from rectilinear.cli.say import note, typed
+from rectilinear.errors import ResultError
 from rectilinear.files import discard, under_way
+from rectilinear.reading import read_json
 
 BESIDE = {"--resume", "--json", "--plain"}  # what an answer may be asked for with
 
@@ -44,10 +44,10 @@ def finished(file: Path, *, json: bool) -> None:
 def _command(file: Path) -> str | None:
     """Return the command that a document says it was made by, None where none can be read."""
     try:
-        document: Any = jsonlib.loads(file.read_text(encoding="utf-8"))
+        document = read_json(file, "make it again")
         facts = document.get("provenance") or document.get("facts") or {}
         return str(facts["command"])
-    except (OSError, ValueError, RecursionError, KeyError, AttributeError, TypeError):
+    except (ResultError, KeyError, AttributeError, TypeError):
         return None
 
 

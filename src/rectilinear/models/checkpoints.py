@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from rectilinear.digests import digest
 from rectilinear.errors import ModelError, ResultError
 from rectilinear.models.revisions import check_revisions, revision_names, step_in
 from rectilinear.models.siblings import is_sibling, sibling_checkpoints
@@ -34,8 +35,7 @@ class Checkpoint:
         weights = sorted(folder.glob("*.safetensors"))
         for file in (folder / "config.json", *weights) if weights else ():
             try:
-                with file.open("rb") as stream:
-                    whole.update(f"{hashlib.file_digest(stream, 'sha256').hexdigest()}  {file.name}\n".encode())
+                whole.update(f"{digest(file)}  {file.name}\n".encode())
             except OSError as error:
                 raise ModelError(f"cannot read {file}: {error.strerror or error}") from error
         return whole.hexdigest() if weights else None

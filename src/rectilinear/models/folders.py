@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from rectilinear.errors import ModelError, first_line
+from rectilinear.reading import from_json
 
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
@@ -103,10 +103,10 @@ def stored_bytes(path: Path) -> int | None:
 def _document(path: Path) -> dict[str, Any] | None:
     """Return what a JSON file holds, None where there is none; raises ModelError where it is no object."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = from_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {path}: {first_line(error)}") from error
     if not isinstance(found, dict):
         raise ModelError(f"expected an object in {path}, got {type(found).__name__}")

@@ -132,7 +132,7 @@ class _Run:
         recipe: Recipe,
         on_progress: OnProgress,
     ) -> None:
-        check_teacher(teacher, plan)
+        self.fingerprint = check_teacher(teacher, plan)
         self.model, self.teacher, self.plan = model, teacher, plan
         self.notes: list[str] = []
         self._on_progress = on_progress
@@ -171,7 +171,12 @@ class _Run:
             after=after,
             holdout_tokens=sum(window.predicted for window in held),
             history=thinned(tuple(books.points)),
-            provenance={**run_facts(), **model_facts(self.teacher), "text": "texts given in Python", **provenance},
+            provenance={
+                **run_facts(),
+                **model_facts(self.teacher, self.fingerprint),
+                "text": "texts given in Python",
+                **provenance,
+            },
             warnings=tuple(self.notes),
         )
         return Healed(model, tokenizer, result)
@@ -245,14 +250,15 @@ class _Run:
             self._on_progress(progress)
 
 
-def check_teacher(teacher: PreTrainedModel, plan: Plan) -> None:
-    """Raise ResultError unless the plan was made for this model."""
+def check_teacher(teacher: PreTrainedModel, plan: Plan) -> str:
+    """Return the model's fingerprint; raise ResultError unless the plan was made for it."""
     found = fingerprint(teacher)
     if plan.fingerprint not in (found, earlier_fingerprint(teacher)):
         raise ResultError(
             f"expected the model that the plan was made for, {plan.model} ({plan.fingerprint}), as the teacher, got "
             f"another ({found}): name that one with --teacher, in the --dtype that it was cut in"
         )
+    return found
 
 
 def _widen_(model: Any) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rectilinear.core.moments import Moments
-from rectilinear.digests import AGAIN, check_digest, check_seal, digest, sealed
+from rectilinear.digests import AGAIN, FILES, check_digest, check_seal, digest, sealed
 from rectilinear.errors import ResultError
 from rectilinear.files import writing
 from rectilinear.ops.pair import Pair
@@ -22,7 +22,6 @@ from rectilinear.results.document import link_files
 KIND = "moments"
 PARTS, TOKENS = ("fit", "heldout"), ("ordinary", "sink")
 MODEL_FACTS = ("model", "fingerprint", "tokenizer_fingerprint", "d")
-FILES = "files"  # in the document: digests by name
 KEEPING = "keep moments in"  # what a full disk hinders
 FACTS = (*MODEL_FACTS, "text", "tokens", "documents", "window", "sink_multiple")  # of a result's provenance
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from rectilinear.digests import FILES
 from rectilinear.errors import ResultError
 from rectilinear.files import writing
 from rectilinear.ops.leaving import Leaving
-from rectilinear.ops.state import FILES, load_state, save_state, state_facts
+from rectilinear.ops.state import load_state, save_state, state_facts
 from rectilinear.results.checked import DAMAGED
 
 if TYPE_CHECKING:

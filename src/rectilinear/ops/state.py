@@ -21,7 +21,7 @@ from torch import Tensor
 from rectilinear.core.grams import Grams
 from rectilinear.core.moments import Moments
 from rectilinear.core.tails import LogHistogram
-from rectilinear.digests import AGAIN, check_digest, check_seal, sealed
+from rectilinear.digests import AGAIN, FILES, check_digest, check_seal, sealed
 from rectilinear.errors import ResultError, first_line
 from rectilinear.files import write_whole, writing
 from rectilinear.ops.carriers import Carried
@@ -38,7 +38,6 @@ from rectilinear.results.checked import DAMAGED
 
 KIND = "scan state"
 DOCUMENT, STREAM, SPANS = "state.json", "stream.safetensors", "spans.safetensors"
-FILES = "files"  # in the document: digests by name
 SETS = ("fitted", "heldout")  # of spans
 MOST = 1 << 20  # rows of nothing: a tensor [n, 0] takes no bytes in a file, but is n lists
 

@@ -36,20 +36,22 @@ def tokens(
     maps: Maps,
     lenses: Collection[int] | None = None,
     layers_path: str | None = None,
+    known: str | None = None,
     provenance: dict[str, Any] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> TokensResult:
     """Measure every layer of `model` on every token of `prompt`, against maps fitted on other text (`fit_maps`).
 
     A prompt beyond the model's context is read in windows of it, with a note. `lenses`: the tokens of the prompt, by
-    number, whose lenses are wanted, None for all: they are most of the work. `provenance` entries are added to the
-    result's. `on_progress` is told the tokens done and their number.
+    number, whose lenses are wanted, None for all: they are most of the work. `known`: the model's fingerprint, where it
+    is, for which all weights are read. `provenance` entries are added to the result's. `on_progress` is told the tokens
+    done and their number.
 
     Raises TextError for an empty prompt, ResultError for maps of another model or tokenizer, ModelError where the model
     predicts no next token or the decoder stack is not found, NonFiniteError for NaN or infinite activations.
     """
     ids = _ids(tokenizer, prompt)
-    known = maps.check(model, tokenizer)
+    known = maps.check(model, tokenizer, known)
     check_causal(model)
     stack = decoder_stack(model, layers_path)
     if len(stack) != len(maps.layer):

@@ -51,11 +51,13 @@ def read(
     linear: Collection[int] = (),
     new_tokens: int = NEW_TOKENS,
     layers_path: str | None = None,
+    known: str | None = None,
 ) -> Reading:
     """Return what `model` makes of `prompt`, and its greedy completion of up to `new_tokens` tokens.
 
     The layers `removed` are passed over and those in `linear` add what their map of all tokens (`maps.every`) does;
     on leaving the model is as it was. Of a prompt that leaves no room in the model's context its end is read.
+    `known`: as for `ops.tokens.tokens`.
 
     Raises TextError for an empty prompt or linear layers without maps, ModelError for layers that are not there or
     named twice and for a model that predicts no next token, ResultError for maps of another model or tokenizer.
@@ -74,9 +76,9 @@ def read(
         raise ModelError(f"expected each layer removed or linear, got {', '.join(map(str, both))} as both")
     stand_ins: dict[int, AffineMap | None] = dict.fromkeys(removed)
     if maps is not None:
-        maps.check(model, tokenizer)
-        known = dict(enumerate(maps.every))
-        stand_ins |= {layer: known.get(layer) for layer in linear}
+        maps.check(model, tokenizer, known)
+        every = dict(enumerate(maps.every))
+        stand_ins |= {layer: every.get(layer) for layer in linear}
     with torch.inference_mode(), eval_mode(model), standing_in(model, stack, stand_ins):
         rows = torch.from_numpy(ids).long()[None].to(model.device)
         nats = _nats(model, rows)
