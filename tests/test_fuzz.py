@@ -280,7 +280,7 @@ def test_the_bound_of_memory_holds(tmp_path):
     hungry = Reader("a.txt", "text", lambda: b"", lambda path: len(b"x" * (MOST + (8 << 20))))
     with pytest.raises(AssertionError, match="MiB taken"):
         holds(hungry, tmp_path, b"")
-    endless = Reader("a.txt", "text", lambda: b"", lambda path: bytearray(BEYOND + (1 << 20)))
+    endless = Reader("a.txt", "text", lambda: b"", lambda path: bytearray(2 * BEYOND))
     with pytest.raises(MemoryError):
         holds(endless, tmp_path, b"")
 
